@@ -1,0 +1,52 @@
+# Everything is one target; each sets up what it needs by itself. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG := $(firstword $(wildcard config.yaml) config.example.yaml)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check bench lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+serve: $(VENV)/.serve ## run the gateway on 127.0.0.1:8080 (config.yaml, else the example); ARGS="--addr ..." is passed on
+	@exec $(BIN)/sluice serve --config $(CONFIG) $(ARGS)
+
+test: $(VENV)/.dev ## the whole test suite, offline; ARGS="-k name" is passed on
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## what a request costs beside a bare relay
+	$(BIN)/python -m bench $(ARGS)
+
+lock: $(VENV)/.dev ## compile the hashed requirements anew from pyproject.toml; UP=--upgrade takes newer releases
+	$(COMPILE) $(UP) --extra serve --group dev --group build --output-file requirements/dev.txt
+	$(COMPILE) $(UP) --extra serve --group build --constraint requirements/dev.txt --output-file requirements/serve.txt
+	$(COMPILE) $(UP) --constraint requirements/dev.txt --output-file src/requirements.txt
+
+clean: ## remove the environment and all that was made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .sluice
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sluice needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The checkout itself goes in editable, with the build tools of the hashed list: nothing is fetched unpinned.
+$(VENV)/.serve: requirements/serve.txt pyproject.toml | $(BIN)/python
+	$(INSTALL) --require-hashes -r requirements/serve.txt
+	$(INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@ $(VENV)/.serve
