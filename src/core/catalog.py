@@ -1,0 +1,145 @@
+"""The configuration made ready for requests: every model with all that holds for it, immutable once built."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from .config import Config, Loaded, ModelEntry, ProviderEntry
+from .config.cross_checks import categories_of, row_of
+from .config.schema import Limits, Settings, Throttle
+from .config.schema import Timeouts as TimeoutsBlock
+from .providers.dialect import Endpoint, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `response`: the first byte of a whole answer; `buffered_total`: all of it; `total`: all of a stream."""
+
+    connect: float
+    first_token: float
+    idle: float
+    response: float
+    total: float
+    buffered_total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """`provider` is the entry of the configuration, `row` how it is spoken to. `category` is None: by name only."""
+
+    name: str
+    provider: str
+    row: Provider
+    endpoint: Endpoint
+    kind: Literal["chat", "embedding", "image"]
+    category: str | None
+    priority: int
+    capabilities: frozenset[str]
+    max_request_length: int | None
+    context_tokens: int | None
+    limits: Limits
+    timeouts: Timeouts
+    aliases: tuple[str, ...]
+    fallbacks: tuple[str, ...]
+    key_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """`models` in configuration order; `by_name` knows aliases too."""
+
+    config: Config
+    models: tuple[Model, ...]
+    by_name: Mapping[str, Model]
+    categories: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
+
+    def of_category(self, category: str) -> list[Model]:
+        return [model for model in self.models if model.category == category]
+
+
+def build_catalog(loaded: Loaded) -> Catalog:
+    config = loaded.config
+    models = tuple(_model(loaded, index, entry) for index, entry in enumerate(config.models))
+    by_name = {name: model for model in models for name in (model.name, *model.aliases)}
+    secrets = [model.endpoint.token for model in models] + [key.token or "" for key in config.auth.keys]
+    return Catalog(config, models, by_name, tuple(categories_of(config)), tuple({s for s in secrets if s}))
+
+
+def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:
+    config = loaded.config
+    settled, row = _settle(entry, config.providers.get(entry.provider)), row_of(config, entry)
+    capabilities = row.capabilities if settled.capabilities is None else frozenset(settled.capabilities)
+    is_image = settled.kind == "image" or settled.max_request_length == 0  # 0: the old mark of an image model
+    return Model(
+        name=entry.name,
+        provider=entry.provider,
+        row=row,
+        endpoint=_endpoint(settled, row),
+        kind="image" if is_image else settled.kind or "chat",
+        category=settled.model_size,
+        priority=settled.priority,
+        capabilities=capabilities,
+        max_request_length=settled.max_request_length or None,
+        context_tokens=settled.context_tokens,
+        limits=entry,
+        timeouts=_timeouts(settled),
+        aliases=tuple(entry.aliases),
+        fallbacks=tuple(settled.fallbacks),
+        key_source=_key_source(loaded, index, entry),
+    )
+
+
+def _settle(entry: ModelEntry, provider: ProviderEntry | None) -> ModelEntry:
+    """The model's own settings over its provider's, key by key; a provider's limits and throttle stay its own."""
+    if provider is None:
+        return entry
+    inherited = set(Settings.model_fields) - set(Limits.model_fields) - set(Throttle.model_fields)
+    defaults = provider.model_dump(include=inherited, exclude_unset=True)
+    return ModelEntry.model_validate(_over(entry.model_dump(exclude_unset=True), defaults))
+
+
+def _over(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    merged = {**defaults, **own}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(own.get(key), dict):
+            merged[key] = _over(own[key], value)
+    return merged
+
+
+def _endpoint(settled: ModelEntry, row: Provider) -> Endpoint:
+    url = settled.url or (settled.base_url or row.base_url).rstrip("/") + row.chat_path
+    if settled.demo:
+        url += "?" + urlencode(settled.demo.model_dump(exclude_none=True))
+    upstream_model = settled.upstream_model or _without_prefix(settled.name, settled.provider, row.name)
+    return Endpoint(url=url, upstream_model=upstream_model, token=settled.token or "", headers=settled.headers)
+
+
+def _without_prefix(name: str, *prefixes: str) -> str:
+    """`groq/llama` as Groq knows it; the entry's own name may stand in front as well as the provider's."""
+    prefix, slash, rest = name.partition("/")
+    return rest if slash and prefix in prefixes else name
+
+
+def _timeouts(settled: ModelEntry) -> Timeouts:
+    """`timeouts` before `http_client_config` before the defaults."""
+    own, old = settled.timeouts, settled.http_client_config
+    given = own.model_dump(exclude_unset=True) if own else {}
+    whole = old.timeout_seconds if old else None
+    if whole is not None:
+        given = {"first_token": whole, "idle": whole, "response": whole, "buffered_total": whole, **given}
+    if "first_token" in given:
+        given.setdefault("response", given["first_token"])
+    seconds: dict[str, float] = {**TimeoutsBlock().model_dump(), **given}
+    seconds.setdefault("buffered_total", seconds["total"])
+    return Timeouts(**seconds)
+
+
+def _key_source(loaded: Loaded, index: int, entry: ModelEntry) -> str:
+    provider = loaded.config.providers.get(entry.provider)
+    if entry.token:
+        return loaded.key_sources.get(("models", index, "token"), "the file")
+    if provider and provider.token:
+        return loaded.key_sources.get(("providers", entry.provider, "token"), "the file")
+    return "none needed"
