@@ -1,0 +1,42 @@
+"""Who calls: from a bearer token to a caller. Tokens are kept as hashes and compared in constant time."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .config import KeyEntry
+from .errors import Unauthorized
+
+LOCAL_TOKEN = "sluice-local-development"  # noqa: S105 - the example's, public, accepted on loopback only
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A configured key: `entry` holds its limits and what it is confined to."""
+
+    name: str
+    digest: bytes
+    entry: KeyEntry
+
+
+class Keyring:
+    def __init__(self, entries: Sequence[KeyEntry]) -> None:
+        self._callers = [Caller(entry.name, _digest(entry), entry) for entry in entries]
+
+    def identify(self, authorization: str) -> Caller:
+        """The caller that an `Authorization` header names. Raises Unauthorized."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthorized("No API key was given. Send it as `Authorization: Bearer <key>`.")
+        digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        found = [caller for caller in self._callers if hmac.compare_digest(caller.digest, digest)]
+        if not found:
+            raise Unauthorized("The API key is not known to this gateway.")
+        return found[0]
+
+
+def _digest(entry: KeyEntry) -> bytes:
+    if entry.sha256 is not None:
+        return bytes.fromhex(entry.sha256)
+    return hashlib.sha256((entry.token or "").encode()).digest()

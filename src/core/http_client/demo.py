@@ -1,0 +1,153 @@
+"""The `demo` provider's other side: answers at a human pace, fails when told to, and needs no network.
+
+It stands behind the same port as a real connection, so a rehearsed failure takes the very path that a real one would.
+What to play is in the address: `demo://local/v1/chat/completions?status=503&every=3`.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+
+from .port import ConnectionLost, HttpRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What to play. Times in milliseconds; `every` n: only each n-th request fails; 0 words before a cut: no cut."""
+
+    reply: str = ""
+    first_token_ms: int = 300
+    token_ms: int = 40
+    status: int = 200
+    retry_after_seconds: int = 0
+    cut_after: int = 0
+    stall_after: int = 0
+    every: int = 1
+
+    @classmethod
+    def read(cls, url: str) -> "Script":
+        options: dict[str, Any] = dict(parse_qsl(urlsplit(url).query))
+        reply = options.pop("reply", "")
+        return cls(reply=reply, **{name: int(value) for name, value in options.items()})
+
+    def without_failure(self) -> "Script":
+        return Script(reply=self.reply, first_token_ms=self.first_token_ms, token_ms=self.token_ms)
+
+
+class DemoClient:
+    def __init__(self) -> None:
+        self._asked: dict[str, Iterator[int]] = {}
+
+    async def send(self, request: HttpRequest, *, connect_s: float, headers_s: float) -> "DemoResponse":  # noqa: ARG002
+        script, body = Script.read(request.url), orjson.loads(request.body)
+        number = next(self._asked.setdefault(request.url, itertools.count(1)))
+        if number % script.every:
+            script = script.without_failure()
+        if script.status != 200:
+            return _failure(script)
+        reply = _Reply(script, body)
+        if body.get("stream"):
+            return DemoResponse(200, {"content-type": "text/event-stream"}, reply.events())
+        async with asyncio.timeout(headers_s):
+            await asyncio.sleep(script.first_token_ms / 1000)
+        return DemoResponse(200, {"content-type": "application/json"}, reply.whole())
+
+    async def aclose(self) -> None:
+        self._asked.clear()
+
+
+class DemoResponse:
+    def __init__(self, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes]) -> None:
+        self.status, self.headers, self._pieces = status, headers, pieces
+        self._pending: asyncio.Task[bytes] | None = None
+
+    async def read(self, timeout_s: float) -> bytes:
+        self._pending = self._pending or asyncio.create_task(self._next())
+        done, _ = await asyncio.wait({self._pending}, timeout=timeout_s)
+        if not done:
+            raise TimeoutError
+        finished, self._pending = self._pending, None
+        return finished.result()
+
+    async def aclose(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+
+    async def _next(self) -> bytes:
+        return await anext(self._pieces, b"")
+
+
+def _failure(script: Script) -> DemoResponse:
+    message = f"The demo provider was told to answer {script.status}."
+    body = orjson.dumps({"error": {"message": message, "type": "demo", "param": None, "code": None}})
+    headers = {"content-type": "application/json"}
+    if script.retry_after_seconds:
+        headers["retry-after"] = str(script.retry_after_seconds)
+    return DemoResponse(script.status, headers, _once(body))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+class _Reply:
+    """One answer, word by word. A word counts as a token."""
+
+    def __init__(self, script: Script, body: dict[str, Any]) -> None:
+        self.script = script
+        question = _last_words(body["messages"])
+        text = script.reply or f"This is the demo model, answering without a network. You wrote: {question}"
+        words = text.split(" ")
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(words)
+        self.words = [word if n == 0 else f" {word}" for n, word in enumerate(words[:limit])]
+        self.finish = "stop" if len(self.words) == len(words) else "length"
+        asked = len(orjson.dumps(body["messages"])) // 4
+        said = len(self.words)
+        self.usage = {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+        self.wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        now = time.time()
+        self.frame = {"id": f"chatcmpl-demo-{now:.0f}", "created": int(now), "model": body["model"]}
+
+    async def events(self) -> AsyncIterator[bytes]:
+        await asyncio.sleep(self.script.first_token_ms / 1000)
+        yield self._event({"role": "assistant", "content": ""})
+        for number, word in enumerate(self.words):
+            if number == self.script.cut_after > 0:
+                raise ConnectionLost("the demo provider was told to cut the stream")
+            if number == self.script.stall_after > 0:
+                await asyncio.Event().wait()
+            if number:
+                await asyncio.sleep(self.script.token_ms / 1000)
+            yield self._event({"content": word})
+        yield self._event({}, self.finish)
+        if self.wants_usage:
+            yield self._data({"choices": [], "usage": self.usage})
+        yield b"data: [DONE]\n\n"
+
+    async def whole(self) -> AsyncIterator[bytes]:
+        message = {"role": "assistant", "content": "".join(self.words), "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish}
+        body = {"object": "chat.completion", **self.frame, "choices": [choice], "usage": self.usage}
+        yield orjson.dumps(body)
+
+    def _event(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        return self._data({"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]})
+
+    def _data(self, body: dict[str, Any]) -> bytes:
+        return b"data: " + orjson.dumps({"object": "chat.completion.chunk", **self.frame, **body}) + b"\n\n"
+
+
+def _last_words(messages: list[dict[str, Any]]) -> str:
+    for message in reversed(messages):
+        content = message.get("content")
+        if isinstance(content, list):
+            content = " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        if isinstance(content, str) and message.get("role") == "user":
+            return content
+    return "(nothing)"

@@ -1,0 +1,60 @@
+"""What the OpenAPI document says of bodies that the gateway itself reads only in part."""
+
+from typing import Any
+
+_ERROR = {
+    "description": "OpenAI's error object",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "required": ["message", "type", "param", "code"],
+                        "properties": {
+                            "message": {"type": "string"},
+                            "type": {"type": "string"},
+                            "param": {"type": ["string", "null"]},
+                            "code": {"type": ["string", "null"]},
+                        },
+                    }
+                },
+            }
+        }
+    },
+}
+
+CHAT: dict[str, Any] = {
+    "summary": "Answer a chat, whole or as a stream",
+    "description": "OpenAI's chat completions. Fields that are not named here reach the provider unchanged.",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["messages"],
+                    "properties": {
+                        "model": {
+                            "type": ["string", "null"],
+                            "description": "A model, an alias, or a category such as SMALL; empty: the default one",
+                        },
+                        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+                        "stream": {"type": ["boolean", "null"]},
+                    },
+                    "additionalProperties": True,
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "The answer",
+            "content": {"application/json": {}, "text/event-stream": {}},
+        },
+        "4XX": _ERROR,
+        "5XX": _ERROR,
+    },
+}

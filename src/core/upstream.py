@@ -1,0 +1,205 @@
+"""All that is said to providers is said here: one attempt at one model, its time-outs, and how it ended.
+
+Foreign errors become ours at this border; nothing above it knows HTTP. Whoever gets a `ChunkStream` closes it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from urllib.parse import urlsplit
+
+from .catalog import Model
+from .chat import Chat
+from .errors import Operator, Silent, Transient, UpstreamError
+from .http_client.port import ConnectFailed, ConnectionLost, HttpClient, HttpRequest, HttpResponse, TlsFailed
+from .providers.dialect import Completion
+from .stream import Chunk, Done, Item, Progress, is_real
+
+KEEP_ALIVE_S = 15.0
+DRAIN_S = 0.05  # after `[DONE]` the end of the body is usually there: read it, and the connection can serve again
+MAX_BUFFERED_BYTES = 64 * 2**20
+MAX_ERROR_BYTES = 64 * 1024
+MAX_HELD_BYTES = 2**20
+
+
+class Upstream:
+    """`clients` by the scheme of the address: `https`, `http`, `demo`."""
+
+    def __init__(self, clients: Mapping[str, HttpClient], *, clock: Callable[[], float] = time.time) -> None:
+        self._clients = clients
+        self._clock = clock
+
+    async def complete(self, model: Model, chat: Chat) -> Completion:
+        """Ask for a whole answer. Raises UpstreamError."""
+        deadline = _now() + model.timeouts.buffered_total
+        response = await self._ask(model, chat, headers_s=min(model.timeouts.response, model.timeouts.buffered_total))
+        try:
+            raw = await _read_all(response, model.timeouts.idle, deadline, MAX_BUFFERED_BYTES)
+        finally:
+            await response.aclose()
+        answer = model.row.dialect.completion(raw)
+        if isinstance(answer, UpstreamError):
+            raise answer
+        return answer
+
+    async def open_stream(self, model: Model, chat: Chat) -> "ChunkStream":
+        """Ask for a stream and wait until the answer has begun: up to its first real chunk. Raises UpstreamError."""
+        started = _now()
+        response = await self._ask(model, chat, headers_s=model.timeouts.first_token)
+        stream = ChunkStream(model, chat, response, started)
+        try:
+            await stream.begin()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    async def _ask(self, model: Model, chat: Chat, *, headers_s: float) -> HttpResponse:
+        request = model.row.dialect.request(model.endpoint, chat)
+        response = await self._send(request, model.timeouts.connect, headers_s)
+        if response.status == 200:
+            return response
+        try:
+            raw = await _read_all(response, model.timeouts.idle, _now() + model.timeouts.idle, MAX_ERROR_BYTES)
+        except UpstreamError:
+            raw = b""  # the status says enough
+        finally:
+            await response.aclose()
+        raise model.row.dialect.failure(response.status, response.headers, raw, now=self._clock())
+
+    async def _send(self, request: HttpRequest, connect_s: float, headers_s: float) -> HttpResponse:
+        client = self._clients[urlsplit(request.url).scheme]
+        try:
+            return await client.send(request, connect_s=connect_s, headers_s=headers_s)
+        except TlsFailed as error:
+            raise Operator(f"The provider could not be reached: {error}.", reached=False) from error
+        except ConnectFailed as error:
+            raise Transient(f"The provider could not be reached: {error}.", reached=False) from error
+        except ConnectionLost as error:
+            raise Transient(f"The provider failed: {error}.") from error
+        except TimeoutError as error:
+            raise Silent(f"The provider did not answer within {headers_s:g} s.") from error
+
+
+class ChunkStream:
+    """One stream whose answer has begun. Iterate `batches`; `progress` says what has been seen so far."""
+
+    def __init__(self, model: Model, chat: Chat, response: HttpResponse, started: float) -> None:
+        self.progress = Progress(expected=chat.answers)
+        self._timeouts = model.timeouts
+        self._response = response
+        self._decoder = model.row.dialect.decoder()
+        self._started = self._heard = started
+        self._held: list[Item] = []
+        self._is_over = False  # the body has ended
+        self._saw_done = False
+
+    async def begin(self) -> None:
+        """Hold back what comes until the first real chunk, so that every failure up to it can still be a status."""
+        until, size = self._started + self._timeouts.first_token, 0
+        while True:
+            try:
+                piece = await self._read(until - _now())
+            except TimeoutError as error:
+                raise Silent(f"The provider sent no token within {self._timeouts.first_token:g} s.") from error
+            items = self._decode(piece)
+            self._held += items
+            for item in items:
+                if isinstance(item, UpstreamError):
+                    raise item
+                if isinstance(item, Chunk) and is_real(item):
+                    return
+            size += len(piece)
+            if self._is_over or size > MAX_HELD_BYTES or Done() in items:
+                raise Transient("The provider's stream ended before an answer began.")
+
+    async def batches(self) -> AsyncIterator[list[Chunk]]:
+        """Chunks as soon as they are whole; an empty list when the caller should hear that we are alive.
+
+        Ends when the answer is finished; raises UpstreamError when it broke off.
+        """
+        items, self._held = self._held, []
+        spoke = _now()
+        while True:
+            chunks, failure = self._take(items)
+            if chunks or _now() - spoke >= KEEP_ALIVE_S:
+                yield chunks
+                spoke = _now()
+            if failure is not None:
+                raise failure
+            if self._saw_done or self._is_over:
+                break
+            items = await self._next_items(spoke + KEEP_ALIVE_S)
+        if not self.progress.is_finished(done=self._saw_done):
+            raise Transient("The provider's stream broke off before the answer was finished.")
+
+    async def aclose(self) -> None:
+        if self._saw_done:
+            with contextlib.suppress(UpstreamError, TimeoutError):
+                while not self._is_over and await self._read(DRAIN_S):
+                    pass
+        await self._response.aclose()
+
+    def _take(self, items: list[Item]) -> tuple[list[Chunk], UpstreamError | None]:
+        """The chunks up to the end of the answer or to what went wrong."""
+        chunks: list[Chunk] = []
+        for item in items:
+            if isinstance(item, UpstreamError):
+                return chunks, item
+            if isinstance(item, Done):
+                self._saw_done = True
+                break
+            self.progress.note(item)
+            chunks.append(item)
+        return chunks, None
+
+    async def _next_items(self, speak_at: float) -> list[Item]:
+        """What comes next; nothing when it is time to speak. An answer that had finished survives a rough end."""
+        idle_at, total_at = self._heard + self._timeouts.idle, self._started + self._timeouts.total
+        try:
+            return self._decode(await self._read(min(speak_at, idle_at, total_at) - _now()))
+        except TimeoutError as error:
+            if min(idle_at, total_at) > _now():
+                return []
+            failure: UpstreamError = Silent("The provider fell silent in the middle of its answer.")
+            failure.__cause__ = error
+        except UpstreamError as error:
+            failure = error
+        self._is_over = True
+        return [] if self.progress.is_finished(done=False) else [failure]
+
+    async def _read(self, timeout_s: float) -> bytes:
+        try:
+            piece = await self._response.read(max(0.0, timeout_s))
+        except ConnectionLost as error:
+            raise Transient(f"The provider failed: {error}.") from error
+        self._heard = _now()
+        self._is_over = not piece
+        return piece
+
+    def _decode(self, piece: bytes) -> list[Item]:
+        return self._decoder.feed(piece) if piece else self._decoder.close()
+
+
+async def _read_all(response: HttpResponse, idle_s: float, deadline: float, limit: int) -> bytes:
+    """A whole body. Raises Silent past `idle_s` between pieces or past `deadline`, Transient when cut or too large."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            piece = await response.read(max(0.0, min(idle_s, deadline - _now())))
+        except TimeoutError as error:
+            raise Silent("The provider fell silent in the middle of its answer.") from error
+        except ConnectionLost as error:
+            raise Transient(f"The provider failed: {error}.") from error
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise Transient("The provider's answer is too large.")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
