@@ -1,0 +1,61 @@
+"""The command line. Each command is a few lines here and a module beside it, imported only when it is called."""
+
+from pathlib import Path
+
+import click
+
+from core import __version__
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_config = click.option(
+    "--config", type=_FILE, default=Path("config.yaml"), show_default=True, help="The configuration."
+)
+_env_file = click.option(
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Variables that fill in what the environment lacks [default: .env, if there is one].",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sluice")
+def main() -> None:
+    """Sluice: one OpenAI-compatible URL in front of many LLM providers."""
+
+
+@main.command()
+@_config
+@_env_file
+@click.option("--addr", metavar="HOST:PORT", help="Where to listen [default: 127.0.0.1:$PORT, else 8080].")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that serve.")
+@click.option("--reload", is_flag=True, help="Start anew when the code changes; for work on Sluice itself.")
+@click.option(
+    "--grace",
+    type=click.IntRange(0),
+    default=30,
+    show_default=True,
+    help="Seconds that streams may finish in at the end.",
+)
+def serve(config: Path, env_file: Path | None, addr: str | None, workers: int, reload: bool, grace: int) -> None:
+    """Serve the gateway until SIGTERM or Ctrl-C."""
+    from .serve import Options
+    from .serve import serve as run
+
+    if reload and workers > 1:
+        raise click.UsageError("--reload serves with one process: leave --workers out")
+    run(Options(config=config, env_file=env_file, addr=addr, workers=workers, reload=reload, grace=grace))
+
+
+@main.command()
+@_config
+@_env_file
+def check(config: Path, env_file: Path | None) -> None:
+    """Validate the configuration and print the route table."""
+    from .check import route_table
+    from .environment import read_config, read_environment
+
+    click.echo(route_table(read_config(config, read_environment(env_file))))
+
+
+if __name__ == "__main__":
+    main()

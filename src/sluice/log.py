@@ -1,0 +1,90 @@
+"""Where a request's record goes: a readable line on a terminal, a JSON line elsewhere. Never a prompt, never a key."""
+
+import logging
+import sys
+import traceback
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+
+from core.telemetry import Record, Telemetry
+
+_LOG = logging.getLogger("sluice")
+_HEALTH = frozenset({"/ping", "/ready"})  # asked every few seconds by load balancers: not worth a line
+
+
+class TerminalLog:
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def request_done(self, record: Record) -> None:
+        if record.path in _HEALTH:
+            return
+        self._out.write(_readable(record) + "\n")
+        self._out.flush()
+
+    def unexpected(self, record: Record, error: Exception) -> None:
+        _LOG.error("%s failed: %s", record.request_id, _where(error))
+
+
+class JsonLog:
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def request_done(self, record: Record) -> None:
+        if record.path in _HEALTH:
+            return
+        fields = {name: value for name, value in asdict(record).items() if value is not None and name != "started"}
+        self._out.write(json_line("info", "request", fields))
+        self._out.flush()
+
+    def unexpected(self, record: Record, error: Exception) -> None:
+        _LOG.error("%s failed: %s", record.request_id, _where(error))
+
+
+def make_log(out: TextIO) -> Telemetry:
+    """Also sends what libraries and we ourselves have to say, from warnings up, to stderr in the same form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("sluice: %(message)s") if sys.stderr.isatty() else _JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    return TerminalLog(out) if out.isatty() else JsonLog(out)
+
+
+def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
+    stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in fields.items()}
+    return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **rounded}).decode() + "\n"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json_line(record.levelname.lower(), record.getMessage(), {"logger": record.name}).rstrip()
+
+
+def _readable(record: Record) -> str:
+    parts = [
+        datetime.now().astimezone().strftime("%H:%M:%S"),
+        str(record.status or "---"),
+        f"{record.method} {record.path}",
+        f"{record.total_s or 0:.2f}s",
+    ]
+    if record.first_token_s is not None:
+        parts.append(f"first {record.first_token_s:.2f}s")
+    if record.model:
+        parts.append(record.model)
+    if record.completion_tokens is not None:
+        parts.append(f"{record.prompt_tokens}+{record.completion_tokens} tokens")
+    if record.attempts > 1:
+        parts.append(f"{record.attempts} attempts")
+    parts += [f"key {record.caller}"] if record.caller else []
+    parts += [f"error {record.error}"] if record.error else []
+    return "  ".join([*parts, record.request_id])
+
+
+def _where(error: Exception) -> str:
+    """Type and place only: an exception's own text may quote a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    way = " < ".join(f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})" for frame in reversed(frames))
+    return f"{type(error).__name__} in {way}"
