@@ -29,11 +29,16 @@ class Keyring:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("No API key was given. Send it as `Authorization: Bearer <key>`.")
-        digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(_bytes_sent(token.strip())).digest()
         found = [caller for caller in self._callers if hmac.compare_digest(caller.digest, digest)]
         if not found:
             raise Unauthorized("The API key is not known to this gateway.")
         return found[0]
+
+
+def _bytes_sent(text: str) -> bytes:
+    """Headers are read as Latin-1, so a token with other letters than ASCII's is its own UTF-8 bytes again here."""
+    return text.encode("latin-1", "backslashreplace")
 
 
 def _digest(entry: KeyEntry) -> bytes:

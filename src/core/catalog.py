@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 
 from .config import Config, Loaded, ModelEntry, ProviderEntry
-from .config.cross_checks import categories_of, row_of
-from .config.schema import Limits, Settings, Throttle
+from .config.cross_checks import categories_of, is_served, row_of
+from .config.schema import Kind, Limits, Settings, Throttle
 from .config.schema import Timeouts as TimeoutsBlock
 from .providers.dialect import Endpoint, Provider
 
@@ -31,8 +31,8 @@ class Model:
     name: str
     provider: str
     row: Provider
-    endpoint: Endpoint
-    kind: Literal["chat", "embedding", "image"]
+    endpoint: Endpoint = field(repr=False)  # old configurations have a key in its address
+    kind: Kind
     category: str | None
     priority: int
     capabilities: frozenset[str]
@@ -61,7 +61,9 @@ class Catalog:
 
 def build_catalog(loaded: Loaded) -> Catalog:
     config = loaded.config
-    models = tuple(_model(loaded, index, entry) for index, entry in enumerate(config.models))
+    models = tuple(
+        _model(loaded, index, entry) for index, entry in enumerate(config.models) if is_served(config, entry)
+    )
     by_name = {name: model for model in models for name in (model.name, *model.aliases)}
     secrets = [model.endpoint.token for model in models] + [key.token or "" for key in config.auth.keys]
     return Catalog(config, models, by_name, tuple(categories_of(config)), tuple({s for s in secrets if s}))
@@ -97,6 +99,8 @@ def _settle(entry: ModelEntry, provider: ProviderEntry | None) -> ModelEntry:
         return entry
     inherited = set(Settings.model_fields) - set(Limits.model_fields) - set(Throttle.model_fields)
     defaults = provider.model_dump(include=inherited, exclude_unset=True)
+    if entry.base_url:
+        defaults.pop("url", None)  # the model's own address, whichever form it has, comes first
     return ModelEntry.model_validate(_over(entry.model_dump(exclude_unset=True), defaults))
 
 
@@ -109,17 +113,20 @@ def _over(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def _endpoint(settled: ModelEntry, row: Provider) -> Endpoint:
-    url = settled.url or (settled.base_url or row.base_url).rstrip("/") + row.chat_path
+    base_url = settled.base_url or row.base_url.format(account_id=settled.account_id)
+    url = settled.url or base_url.rstrip("/") + (row.embeddings_path if settled.kind == "embedding" else row.chat_path)
     if settled.demo:
         url += "?" + urlencode(settled.demo.model_dump(exclude_none=True))
-    upstream_model = settled.upstream_model or _without_prefix(settled.name, settled.provider, row.name)
-    return Endpoint(url=url, upstream_model=upstream_model, token=settled.token or "", headers=settled.headers)
+    upstream_model = settled.upstream_model or _upstream_id(settled.name, settled.provider, row)
+    headers = {name.lower(): value for name, value in settled.headers.items()}  # one spelling, so that one is sent
+    return Endpoint(url=url, upstream_model=upstream_model, token=settled.token or "", headers=headers)
 
 
-def _without_prefix(name: str, *prefixes: str) -> str:
+def _upstream_id(name: str, entry: str, row: Provider) -> str:
     """`groq/llama` as Groq knows it; the entry's own name may stand in front as well as the provider's."""
-    prefix, slash, rest = name.partition("/")
-    return rest if slash and prefix in prefixes else name
+    first, slash, rest = name.partition("/")
+    upstream_id = rest if slash and first in (entry, row.name) else name
+    return row.model_prefix + upstream_id.removeprefix(row.model_prefix)
 
 
 def _timeouts(settled: ModelEntry) -> Timeouts:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from .body import read_object, require
 from .errors import InvalidRequest
 
 
@@ -25,6 +24,12 @@ class Chat:
         return self.body.get("stream") is True
 
     @property
+    def wants_usage(self) -> bool:
+        """Whether the caller asked for a usage chunk at the end of the stream."""
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    @property
     def answers(self) -> int:
         """How many choices were asked for (`n`)."""
         n = self.body.get("n")
@@ -33,23 +38,13 @@ class Chat:
 
 def parse_chat(raw: bytes) -> Chat:
     """Raises InvalidRequest for what no provider could make sense of. Fields we do not know are welcome."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error.msg}.") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("The request body must be a JSON object.")
-    _check(body, "model", str | None, "a string")
-    _check(body, "stream", bool | None, "true or false")
-    _check(body, "messages", list, "a list with at least one message")
+    body = read_object(raw)
+    require(body, "model", str | None, "a string")
+    require(body, "stream", bool | None, "true or false")
+    require(body, "messages", list, "a list with at least one message")
     messages = body["messages"]
     if not messages:
         raise InvalidRequest("`messages` must be a list with at least one message.", param="messages")
     if not all(isinstance(message, dict) for message in messages):
         raise InvalidRequest("Each of `messages` must be an object.", param="messages")
     return Chat(body, len(raw))
-
-
-def _check(body: dict[str, Any], field: str, kind: Any, meaning: str) -> None:
-    if not isinstance(body.get(field), kind):
-        raise InvalidRequest(f"`{field}` must be {meaning}.", param=field)

@@ -7,6 +7,8 @@ GatewayError                     status  type                    code           
 │   └── ModelNotFound            404     invalid_request_error   model_not_found
 ├── MethodNotAllowed             405     invalid_request_error   method_not_allowed
 ├── BodyTooLarge                 413     invalid_request_error   request_too_large
+├── RateLimited                  429     rate_limit_error        rate_limit_exceeded
+├── Unavailable                  503     server_error            no_model_available
 ├── InternalError                500     server_error            internal_error
 └── UpstreamError                what a provider did to one attempt
     ├── Transient                502     server_error            upstream_error           yes
@@ -50,10 +52,12 @@ class GatewayError(Exception):
         self.code = code or self.code
         self.param = param
         self.headers = dict(headers or {})
+        self.attempts: list[dict[str, Any]] = []
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object, as a buffered answer and as the event that ends a broken stream."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": {**error, "attempts": self.attempts} if self.attempts else error}
 
 
 class InvalidRequest(GatewayError):
@@ -83,6 +87,14 @@ class BodyTooLarge(GatewayError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
 
 
+class RateLimited(GatewayError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class Unavailable(GatewayError):
+    status, type, code = 503, "server_error", "no_model_available"
+
+
 class InternalError(GatewayError):
     status, type, code = 500, "server_error", "internal_error"
 
@@ -91,10 +103,13 @@ class UpstreamError(GatewayError):
     """One attempt failed.
 
     `upstream_status` is what the provider answered, None if it did not; `retry_after_s` is when it said it would have
-    room again, in seconds from now. `reached` is false when the request cannot have arrived there.
+    room again, in seconds from now; `resets_daily` when it said only that the day's quota is used up. `reached` is
+    false when the request cannot have arrived there. `is_account`: it concerns all models of the account, not this one.
+    `ends`: no other model would fare better.
     """
 
     kind: ClassVar[str]
+    ends: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -102,13 +117,17 @@ class UpstreamError(GatewayError):
         *,
         upstream_status: int | None = None,
         retry_after_s: float | None = None,
+        resets_daily: bool = False,
         reached: bool = True,
+        is_account: bool = False,
         **wire: Any,
     ) -> None:
         super().__init__(message, **wire)
         self.upstream_status = upstream_status
         self.retry_after_s = retry_after_s
+        self.resets_daily = resets_daily
         self.reached = reached
+        self.is_account = is_account
 
 
 class Transient(UpstreamError):
@@ -141,7 +160,9 @@ class Unsupported(UpstreamError):
 
 class Refused(UpstreamError):
     kind, status, type, code = "refused", 400, "invalid_request_error", "content_filter"
+    ends = True
 
 
 class ClientFault(UpstreamError):
     kind, status, type = "client", 400, "invalid_request_error"
+    ends = True

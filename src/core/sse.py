@@ -55,8 +55,8 @@ class Reader:
 
     def close(self) -> list[Event]:
         """The stream has ended: what was not yet given out, if anything."""
-        last = self._take(b"".join(self._line)) if any(self._line) else None
-        event = last or self._dispatch()
+        rest, self._line = b"".join(self._line), []
+        event = (self._take(rest) if rest else None) or self._dispatch()
         return [event] if event else []
 
     def _count(self, size: int) -> None:
@@ -86,5 +86,5 @@ class Reader:
 def encode(data: bytes) -> bytes:
     """One event for the wire. A line break in `data` becomes a further `data:` line, as the format has it."""
     if b"\n" in data or b"\r" in data:
-        data = b"\ndata: ".join(data.splitlines())
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
     return b"data: " + data + b"\n\n"

@@ -82,7 +82,8 @@ class Progress:
         if isinstance(usage, dict):
             self.usage = usage
         for choice in choices_of(chunk):
-            index = choice.get("index") or 0
+            index = choice.get("index")
+            index = index if isinstance(index, int) else 0
             if choice.get("finish_reason"):
                 self._open[index] = False
             else:

@@ -1,8 +1,9 @@
 """What no single key can tell: names that clash, references to nothing, keys that a provider needs."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ..providers import PROVIDERS, find_provider
+from ..providers import NOT_YET, PROVIDERS, find_provider
 from ..providers.dialect import Provider
 from .schema import Config, KeyEntry, ModelEntry
 from .source import Path, Problem
@@ -10,13 +11,23 @@ from .source import Path, Problem
 CATEGORIES = ("SMALL", "BIG")
 
 
-def problems_between(config: Config, names: set[str]) -> list[Problem]:
-    """`names`: every model's name and alias that the file holds, those of broken entries too."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the file speaks of, in entries too that are broken or left out: who refers to those is not at fault."""
+
+    names: set[str]  # of models, and their aliases
+    sizes: dict[str, None]  # in order
+    providers: set[str]
+
+
+def problems_between(config: Config, written: Written) -> list[Problem]:
+    categories = list(dict.fromkeys([*categories_of(config), *written.sizes]))
     return [
-        *_keys(config, names),
-        *_names(config),
-        *_references(config, names),
-        *_providers(config),
+        *_keys(config, written.names, categories),
+        *_names(config, categories),
+        *_references(config, written.names),
+        *_categories(config, categories),
+        *_providers(config, written.providers - config.providers.keys()),
         *_state(config),
     ]
 
@@ -27,15 +38,23 @@ def categories_of(config: Config) -> list[str]:
     return list(dict.fromkeys([*CATEGORIES, *(size for size in sizes if size)]))
 
 
+def dialect_of(config: Config, model: ModelEntry) -> str:
+    entry = config.providers.get(model.provider)
+    return (entry and entry.dialect) or model.provider
+
+
 def row_of(config: Config, model: ModelEntry) -> Provider:
     """The row of the table of providers by which a model is asked."""
-    entry = config.providers.get(model.provider)
-    return find_provider((entry and entry.dialect) or model.provider)
+    return find_provider(dialect_of(config, model))
 
 
-def _keys(config: Config, names: set[str]) -> Iterator[Problem]:
+def is_served(config: Config, model: ModelEntry) -> bool:
+    """False for providers whose own language is not translated yet."""
+    return dialect_of(config, model) not in NOT_YET
+
+
+def _keys(config: Config, names: set[str], categories: list[str]) -> Iterator[Problem]:
     seen: set[str] = set()
-    categories = categories_of(config)
     for index, key in enumerate(config.auth.keys):
         path: Path = ("auth", "keys", index)
         if key.name in seen:
@@ -52,9 +71,8 @@ def _secret(key: KeyEntry, path: Path) -> Iterator[Problem]:
         yield Problem(path, "needs either a token or a sha256")
 
 
-def _names(config: Config) -> Iterator[Problem]:
+def _names(config: Config, categories: list[str]) -> Iterator[Problem]:
     taken: dict[str, str] = {}
-    categories = categories_of(config)
     for index, model in enumerate(config.models):
         names = [(("name",), model.name), *((("aliases", at), alias) for at, alias in enumerate(model.aliases))]
         for spot, name in names:
@@ -67,36 +85,46 @@ def _names(config: Config) -> Iterator[Problem]:
 
 
 def _references(config: Config, names: set[str]) -> Iterator[Problem]:
-    categories = categories_of(config)
-    settings = [(("providers", name), entry.fallbacks, "") for name, entry in config.providers.items()]
-    settings += [(("models", str(at)), model.fallbacks, model.name) for at, model in enumerate(config.models)]
-    for (block, key), fallbacks, own in settings:
+    settings: list[tuple[Path, list[str], set[str]]] = [
+        (("providers", name), entry.fallbacks, set()) for name, entry in config.providers.items()
+    ]
+    settings += [
+        (("models", at), model.fallbacks, {model.name, *model.aliases}) for at, model in enumerate(config.models)
+    ]
+    for path, fallbacks, own in settings:
         for at, fallback in enumerate(fallbacks):
-            path: Path = (block, int(key) if block == "models" else key, "fallbacks", at)
-            if fallback == own:
-                yield Problem(path, "is the model itself")
+            if fallback in own:
+                yield Problem((*path, "fallbacks", at), "is the model itself")
             elif fallback not in names:
-                yield Problem(path, "is not a model of this configuration")
+                yield Problem((*path, "fallbacks", at), "is not a model of this configuration")
+
+
+def _categories(config: Config, categories: list[str]) -> Iterator[Problem]:
     if config.server.default_category not in categories:
         yield Problem(("server", "default_category"), f"must be one of {', '.join(categories)}")
     if config.server.unknown_model not in ("404", *categories):
         yield Problem(("server", "unknown_model"), f"must be 404 or one of {', '.join(categories)}")
 
 
-def _providers(config: Config) -> Iterator[Problem]:
+def _providers(config: Config, broken: set[str]) -> Iterator[Problem]:
     for name, entry in config.providers.items():
-        if entry.dialect and entry.dialect not in PROVIDERS:
-            yield Problem(("providers", name, "dialect"), f"must be one of {', '.join(sorted(PROVIDERS))}")
+        known = {*PROVIDERS, *NOT_YET}
+        if entry.dialect and entry.dialect not in known:
+            yield Problem(("providers", name, "dialect"), f"must be one of {', '.join(sorted(known))}")
     for index, model in enumerate(config.models):
-        yield from _reachable(config, model, ("models", index))
+        if is_served(config, model) and model.provider not in broken:  # its entry may hold what seems to be missing
+            yield from _reachable(config, model, ("models", index))
 
 
 def _reachable(config: Config, model: ModelEntry, path: Path) -> Iterator[Problem]:
     entry, row = config.providers.get(model.provider), row_of(config, model)
-    has_address = any(s and (s.url or s.base_url) for s in (model, entry))
-    if not has_address and not row.base_url:
-        yield Problem((*path, "provider"), "is not a provider that is built in: give it a url or a base_url")
-    if row.needs_token and not (model.token or (entry and entry.token)):
+    settings = [s for s in (model, entry) if s]
+    if not any(s.url or s.base_url for s in settings):
+        if not row.base_url:
+            yield Problem((*path, "provider"), "is not a provider that is built in: give it a url or a base_url")
+        elif "{account_id}" in row.base_url and not any(s.account_id for s in settings):
+            yield Problem(path, f"needs an account_id: the address of {row.name} holds it")
+    if row.needs_token and not any(s.token for s in settings):
         yield Problem(path, f"needs a token: provider {model.provider} asks for one")
 
 

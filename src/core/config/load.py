@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from .cross_checks import problems_between
+from .cross_checks import Written, dialect_of, is_served, problems_between
 from .schema import Auth, Block, Config, KeyEntry, ModelEntry, ProviderEntry, Server, State
 from .source import Path, Problem, Source, read_source
 from .words import did_you_mean, in_words, problems_of
@@ -57,8 +57,8 @@ class _Judge:
             self.problems.append(Problem((), "must be a mapping with at least `models`"))
             return None
         for key in data.keys() - Config.model_fields.keys():
-            self.problems.append(Problem((key,), "is not a known key" + did_you_mean(str(key), Config.model_fields)))
-        names = _names_in(data)
+            self.problems.append(Problem((key,), "is not a known key" + did_you_mean(key, Config.model_fields)))
+        written = _written_in(data)
         self._set_optional_aside(data)
         config = Config.model_construct(
             server=self._block(Server, ("server",), data.get("server", {})) or Server(),
@@ -69,8 +69,16 @@ class _Judge:
         )
         for path, variable in self._source.unset.items():
             self.problems.append(Problem(path, f"needs the variable {variable}, which is not set"))
-        for problem in problems_between(config, names):
-            self.problems.append(Problem(self._place(problem.path), problem.message))
+        for problem in problems_between(config, written):
+            path = self._place(problem.path)
+            if path not in self._source.unset:
+                self.problems.append(Problem(path, problem.message))
+        for index, model in enumerate(config.models):
+            if not is_served(config, model):
+                line = self._source.line_of(self._place(("models", index)))
+                self.warnings.append(
+                    (line, f"{model.name} is not served yet: {dialect_of(config, model)} has its own language")
+                )
         return config
 
     def key_sources(self) -> dict[Path, str]:
@@ -93,7 +101,7 @@ class _Judge:
 
     def _auth(self, data: dict[str, Any], auth_token: str | None) -> Auth:
         if "auth" not in data:
-            if auth_token is None:
+            if not auth_token:
                 self.problems.append(Problem(("auth",), "is missing and AUTH_TOKEN is not set: callers need a key"))
             self._source.variables[("auth", "keys", 0, "token")] = ("AUTH_TOKEN",)
             data = {"auth": {"keys": [{"name": "default", "token": auth_token or "no key at all, but reported"}]}}
@@ -108,9 +116,9 @@ class _Judge:
             self.problems.append(Problem(("providers",), "must be a mapping of names to entries"))
             return
         for name, entry in entries.items():
-            block = self._block(ProviderEntry, ("providers", str(name)), {} if entry is None else entry)
+            block = self._block(ProviderEntry, ("providers", name), {} if entry is None else entry)
             if block:
-                yield str(name), block
+                yield name, block
 
     def _models(self, entries: Any) -> list[ModelEntry]:
         if not isinstance(entries, list) or not entries:
@@ -131,29 +139,34 @@ class _Judge:
 
     def _set_optional_aside(self, data: dict[str, Any]) -> None:
         """Leave out what is `optional` and whose token's variable is not set: models, and providers with theirs."""
-        models, providers = data.get("models"), data.get("providers")
-        entries = models if isinstance(models, list) else []
-        blocks = providers if isinstance(providers, dict) else {}
+        entries, blocks = _entries(data), _providers_of(data)
+        left: set[str] = set()  # providers of models that are left out
         for place, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 continue
-            provider = blocks.get(entry.get("provider"))
-            path: Path = ("models", place) if "token" in entry else ("providers", str(entry.get("provider")))
+            provider, has_own = str(entry.get("provider")), "token" in entry
+            path: Path = ("models", place) if has_own else ("providers", provider)
             variable = self._source.unset.get((*path, "token"))
-            if variable and (_is_optional(entry) or (path[0] == "providers" and _is_optional(provider))):
+            if variable and (_is_optional(entry) or (not has_own and _is_optional(blocks.get(provider)))):
                 self._leave_out(("models", place), f"{entry.get('name')} is left out: {variable} is not set")
                 entries[place] = _LEFT_OUT
-        still_used = {entry.get("provider") for entry in entries if isinstance(entry, dict)}
-        for name in [name for name in blocks if ("providers", str(name), "token") in self._source.unset]:
-            if _is_optional(blocks[name]) or name not in still_used:
-                self._leave_out(("providers", str(name)), "")
+                left.add(provider)
+        used = {str(entry.get("provider")) for entry in entries if isinstance(entry, dict)}
+        for name in [name for name in blocks if ("providers", name, "token") in self._source.unset]:
+            if name in used and _is_optional(blocks[name]):  # by models with a key of their own
+                self._leave_out(("providers", name, "token"))
+                blocks[name].pop("token", None)
+            elif name not in used and (name in left or _is_optional(blocks[name])):
+                self._leave_out(("providers", name))
                 del blocks[name]
 
-    def _leave_out(self, path: Path, warning: str) -> None:
+    def _leave_out(self, path: Path, warning: str = "") -> None:
         if warning:
             self.warnings.append((self._source.line_of(path), warning))
-        for inner in [inner for inner in self._source.unset if inner[: len(path)] == path]:
-            del self._source.unset[inner]
+        notes: tuple[dict[Path, Any], ...] = (self._source.unset, self._source.variables)
+        for paths in notes:
+            for inner in [inner for inner in paths if inner[: len(path)] == path]:
+                del paths[inner]
 
     def _place(self, path: Path) -> Path:
         for parent, places in self._places.items():
@@ -170,12 +183,22 @@ def _is_optional(entry: Any) -> bool:
     return isinstance(entry, dict) and entry.get("optional") is True
 
 
-def _names_in(data: dict[str, Any]) -> set[str]:
-    """Every name and alias that a `fallbacks` or a key's `models` may refer to, however wrong the entry may be."""
-    names: set[str] = set()
+def _entries(data: dict[str, Any]) -> list[Any]:
     models = data.get("models")
-    for entry in models if isinstance(models, list) else []:
-        if isinstance(entry, dict):
-            aliases = entry.get("aliases")
-            names |= {str(entry.get("name")), *(map(str, aliases) if isinstance(aliases, list) else ())}
-    return names
+    return models if isinstance(models, list) else []
+
+
+def _providers_of(data: dict[str, Any]) -> dict[str, Any]:
+    providers = data.get("providers")
+    return providers if isinstance(providers, dict) else {}
+
+
+def _written_in(data: dict[str, Any]) -> Written:
+    models = [entry for entry in _entries(data) if isinstance(entry, dict)]
+    blocks = _providers_of(data)
+    names: set[str] = set()
+    for entry in models:
+        aliases = entry.get("aliases")
+        names |= {str(entry.get("name")), *(map(str, aliases) if isinstance(aliases, list) else ())}
+    sizes = [entry.get("model_size") for entry in (*blocks.values(), *models) if isinstance(entry, dict)]
+    return Written(names, {size.upper(): None for size in sizes if isinstance(size, str)}, set(blocks))

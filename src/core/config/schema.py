@@ -10,6 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+# What PyYAML lets through from `int`, `date` and its own tables: 2026-13-45, !!int x, !!bool x, 5,000 digits.
+NO_SUCH_VALUE = (ArithmeticError, AttributeError, LookupError, ValueError)
+
 
 class EnvText(str):
     """Text that came out of a variable. `${RPM}` may stand where a number or true/false is asked for."""
@@ -22,7 +25,7 @@ def _from_variable(value: Any) -> Any:
         return value
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *NO_SUCH_VALUE):
         return str(value)
 
 
@@ -53,7 +56,7 @@ def _as_unknown_model(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_from_variable), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_from_variable), Field(ge=1)]
-Seconds = Annotated[float, BeforeValidator(_from_variable), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_from_variable), Field(gt=0, allow_inf_nan=False)]
 Flag = Annotated[bool, BeforeValidator(_from_variable)]
 Text = Annotated[str, Field(min_length=1)]
 HttpUrl = Annotated[str, AfterValidator(_as_http_url)]
@@ -122,7 +125,7 @@ class Settings(Block):
     """What may stand on a model and, as the default for its models, under `providers`."""
 
     url: HttpUrl | None = Field(default=None, repr=False)  # old configurations have a key in it
-    base_url: HttpUrl | None = None
+    base_url: HttpUrl | None = Field(default=None, repr=False)
     token: Text | None = Field(default=None, repr=False)
     headers: dict[str, Text] = Field(default_factory=dict, repr=False)
     priority: Count = 100

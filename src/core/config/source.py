@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .schema import EnvText
+from .schema import NO_SUCH_VALUE, EnvText
 
 Path = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}")
@@ -47,14 +47,14 @@ def read_source(text: str, env: Mapping[str, str]) -> Source:
             scalars = list(_walk(node, (), source))
             for path, scalar in scalars:  # before any is filled in: an anchor's value stands at several paths
                 _note_variables(scalar.value, path, env, source)
-            for _, scalar in scalars:
+            for scalar in {id(scalar): scalar for _, scalar in scalars}.values():  # each once: `$${` stays `${`
                 _fill_in(scalar, env)
             source.data = _construct(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         source.lines = {(): mark.line + 1 if mark else 1}
         source.is_yaml = False
-        source.problems = [Problem((), f"is not valid YAML: {error.problem}")]
+        source.problems = [Problem((), f"is not valid YAML: {_without_quotes(error.problem or '')}")]
     except (yaml.YAMLError, RecursionError):
         source.is_yaml = False
         source.problems = [Problem((), "is not valid YAML: an odd character, or an anchor that holds itself")]
@@ -64,10 +64,25 @@ def read_source(text: str, env: Mapping[str, str]) -> Source:
 _NO_VALUE = "the value of a variable that is not set"  # reported as that, so nothing else needs to be wrong with it
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ENV_TAG = "!variable"
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def _without_quotes(problem: str) -> str:
+    """A token that begins with `!` or `*` would be quoted as a tag or an alias; signs like ',' may stay."""
+    return _QUOTED.sub(lambda quoted: quoted[0] if len(quoted[0]) < 5 else "(...)", problem)
 
 
 class _Constructor(yaml.SafeLoader):
     """Builds values from nodes that are composed already."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except NO_SUCH_VALUE:
+            problem = "a value is not what its form or its tag says"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 _Constructor.add_constructor(_ENV_TAG, lambda _, node: EnvText(node.value))
@@ -90,13 +105,39 @@ def _walk(node: yaml.Node, path: Path, source: Source) -> Iterator[tuple[Path, y
             yield from _walk(item, (*path, index), source)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
+        for key, value in _own(node):
+            name, line = _name_of(key), key.start_mark.line + 1
             if name in seen:
                 source.problems.append(Problem((*path, name), f"is set twice (first in line {seen[name]})"))
             seen.setdefault(name, line)
             source.lines[(*path, name)] = line
             yield from _walk(value, (*path, name), source)
+        for key, value in _merged(node):
+            name = _name_of(key)
+            if name not in seen:
+                seen[name] = node.start_mark.line + 1
+                yield from _walk(value, (*path, name), source)
+
+
+def _name_of(key: yaml.Node) -> str:
+    """Every key is text: `on`, `5` and `~` are names like any other."""
+    if isinstance(key, yaml.ScalarNode):
+        key.tag = _TEXT_TAG
+    return str(key.value)
+
+
+def _own(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    return [(key, value) for key, value in node.value if key.tag != _MERGE_TAG]
+
+
+def _merged(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    """What `<<: *other` and `<<: [*one, *other]` bring in, the stronger first. https://yaml.org/type/merge.html"""
+    for key, value in node.value:
+        if key.tag == _MERGE_TAG:
+            for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(other, yaml.MappingNode):
+                    yield from _own(other)
+                    yield from _merged(other)
 
 
 def _note_variables(text: str, path: Path, env: Mapping[str, str], source: Source) -> None:
@@ -119,5 +160,5 @@ def _fill_in(node: yaml.ScalarNode, env: Mapping[str, str]) -> None:
         return env.get(match["name"]) or (_NO_VALUE if default is None else default[2:])
 
     node.value = _VARIABLE.sub(value_of, node.value)
-    if node.style is None:
+    if not node.style:  # plain: None, or an empty string from the loader written in C
         node.tag = _ENV_TAG

@@ -8,16 +8,12 @@ from pydantic import BaseModel, ValidationError
 
 from .source import Path, Problem
 
-_WORDS = {
+WORDS = {
     "missing": "is required",
     "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
     "float_type": "must be a number",
-    "float_parsing": "must be a number",
     "finite_number": "must be a number",
     "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
     "string_type": "must be text; put it in quotes",
     "list_type": "must be a list",
     "dict_type": "must be a mapping of keys to values",
@@ -41,7 +37,7 @@ def _problem(row: Any, schema: type[BaseModel]) -> Problem:
     path: Path = tuple(part for part in row["loc"] if part != "[key]")
     if row["type"] == "extra_forbidden":
         return Problem(path, "is not a known key" + did_you_mean(str(path[-1]), _known_keys(schema, path[:-1])))
-    return Problem(path, _WORDS.get(row["type"], row["msg"]).format(**row.get("ctx", {})))
+    return Problem(path, WORDS.get(row["type"], row["msg"]).format(**row.get("ctx", {})))
 
 
 def _known_keys(schema: type[BaseModel], path: Path) -> Iterable[str]:
