@@ -4,8 +4,11 @@ The caller is known already (`front_door.py`); how a provider is spoken to is `u
 """
 
 import math
+import re
+import string
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import orjson
 
@@ -13,10 +16,13 @@ from . import routing, sse
 from .auth import Caller
 from .catalog import Catalog, Model
 from .chat import parse_chat
+from .embedding import parse_embedding
 from .errors import UpstreamError
+from .providers.dialect import Endpoint
 from .telemetry import Record, holds_secret
 from .upstream import ChunkStream, Upstream
 
+_KEY_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)  # other headers of ours may be quoted
 DEFAULT_RETRY_AFTER_S = 15.0  # a provider that is busy without saying until when
 
 
@@ -59,6 +65,19 @@ class Gateway:
         record.note_usage(answer.body.get("usage"))
         return Answer(answer.raw, _headers(model, record))
 
+    async def embed(self, raw: bytes, caller: Caller, record: Record) -> Answer:
+        """Answer a request for embeddings. Raises GatewayError."""
+        embedding = parse_embedding(raw)
+        model = routing.candidates(self.catalog, embedding.model, caller, "embedding")[0]
+        record.model, record.provider = model.name, model.provider
+        record.attempts += 1
+        try:
+            answer = await self._upstream.embed(model, embedding)
+        except UpstreamError as error:
+            raise _for_the_caller(error, model, record) from error
+        record.note_usage(answer.body.get("usage"))
+        return Answer(answer.raw, _headers(model, record))
+
 
 def _event_stream(stream: ChunkStream, model: Model, record: Record) -> EventStream:
     async def settle() -> None:
@@ -75,19 +94,27 @@ async def _events(stream: ChunkStream, model: Model, record: Record) -> AsyncGen
             yield b"".join(sse.encode(chunk.encode()) for chunk in chunks) or sse.KEEP_ALIVE
         yield sse.DONE
     except UpstreamError as error:
-        record.error = error.code or error.kind
-        yield sse.encode(orjson.dumps(_for_the_caller(error, model, record).body()))
+        told = _for_the_caller(error, model, record)
+        record.error = told.code or told.type
+        yield sse.encode(orjson.dumps(told.body()))
 
 
 def _headers(model: Model, record: Record) -> dict[str, str]:
-    return {"x-sluice-model": model.name, "x-sluice-attempts": str(record.attempts)}
+    name = quote(model.name, safe=string.printable)  # a header holds ASCII only; most names are that
+    return {"x-sluice-model": name, "x-sluice-attempts": str(record.attempts)}
+
+
+def _secrets_of(endpoint: Endpoint) -> list[str]:
+    keys = [value for name, value in endpoint.headers.items() if _KEY_HEADER.search(name)]
+    return [secret for secret in (endpoint.token, *keys) if secret]
 
 
 def _for_the_caller(error: UpstreamError, model: Model, record: Record) -> UpstreamError:
     """The provider's own words reach the caller only if they quote nothing of ours."""
-    ours = [model.endpoint.token, *model.endpoint.headers.values()]
-    if holds_secret(error.message, [secret for secret in ours if secret]):
+    words = f"{error.message} {error.param} {error.code}"
+    if holds_secret(words, _secrets_of(model.endpoint)):
         error.message = "The provider refused the request; its words quote a key and are left out."
+        error.param, error.code = None, type(error).code
     error.headers["x-sluice-attempts"] = str(record.attempts)
     if error.status in (429, 503):
         wait = DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s

@@ -2,10 +2,13 @@
 
 from .auth import Caller
 from .catalog import Catalog, Model
-from .errors import ModelNotFound
+from .config.schema import Kind
+from .errors import InvalidRequest, ModelNotFound
+
+USES: dict[Kind, str] = {"chat": "chat", "embedding": "embeddings", "image": "images"}
 
 
-def candidates(catalog: Catalog, asked: str, caller: Caller) -> list[Model]:
+def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> list[Model]:
     """`asked` is a model's name or alias, a category in any case, or empty: the default category.
 
     Raises ModelNotFound, also for what the caller's key is not allowed to use: what others may use is not its business.
@@ -13,12 +16,15 @@ def candidates(catalog: Catalog, asked: str, caller: Caller) -> list[Model]:
     category = _category(catalog, asked)
     if category is None:
         named = [catalog.by_name[asked]]
+        if named[0].kind != kind and may_use(caller, named[0]):
+            raise InvalidRequest(f"{asked} is a model for {USES[named[0].kind]}, not for {USES[kind]}.", param="model")
     else:
-        named = sorted(catalog.of_category(category), key=lambda model: model.priority)
+        of_kind = [model for model in catalog.of_category(category) if model.kind == kind]
+        named = sorted(of_kind, key=lambda model: model.priority)
     allowed = [model for model in named if may_use(caller, model)]
     if not allowed:
         if category and not named:
-            raise ModelNotFound(f"No model of size {category} is configured.", param="model")
+            raise ModelNotFound(f"No model of size {category} for {USES[kind]} is configured.", param="model")
         raise _unknown(asked or category or "")
     return allowed
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from .catalog import Model
 from .chat import Chat
+from .embedding import Embedding
 from .errors import Operator, Silent, Transient, UpstreamError
 from .http_client.port import ConnectFailed, ConnectionLost, HttpClient, HttpRequest, HttpResponse, TlsFailed
 from .providers.dialect import Completion
@@ -26,28 +27,33 @@ MAX_HELD_BYTES = 2**20
 class Upstream:
     """`clients` by the scheme of the address: `https`, `http`, `demo`."""
 
-    def __init__(self, clients: Mapping[str, HttpClient], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clients: Mapping[str, HttpClient],
+        *,
+        clock: Callable[[], float] = time.time,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
         self._clients = clients
         self._clock = clock
+        self._keep_alive_s = keep_alive_s
 
     async def complete(self, model: Model, chat: Chat) -> Completion:
         """Ask for a whole answer. Raises UpstreamError."""
-        deadline = _now() + model.timeouts.buffered_total
-        response = await self._ask(model, chat, headers_s=min(model.timeouts.response, model.timeouts.buffered_total))
-        try:
-            raw = await _read_all(response, model.timeouts.idle, deadline, MAX_BUFFERED_BYTES)
-        finally:
-            await response.aclose()
-        answer = model.row.dialect.completion(raw)
-        if isinstance(answer, UpstreamError):
-            raise answer
-        return answer
+        dialect = model.row.dialect
+        return await self._whole(model, dialect.request(model.endpoint, chat), dialect.completion)
+
+    async def embed(self, model: Model, embedding: Embedding) -> Completion:
+        """Ask for embeddings. Raises UpstreamError."""
+        dialect = model.row.dialect
+        return await self._whole(model, dialect.embedding_request(model.endpoint, embedding), dialect.embedding)
 
     async def open_stream(self, model: Model, chat: Chat) -> "ChunkStream":
         """Ask for a stream and wait until the answer has begun: up to its first real chunk. Raises UpstreamError."""
         started = _now()
-        response = await self._ask(model, chat, headers_s=model.timeouts.first_token)
-        stream = ChunkStream(model, chat, response, started)
+        request = model.row.dialect.request(model.endpoint, chat)
+        response = await self._ask(model, request, headers_s=model.timeouts.first_token)
+        stream = ChunkStream(model, chat, response, started=started, keep_alive_s=self._keep_alive_s)
         try:
             await stream.begin()
         except BaseException:
@@ -55,8 +61,23 @@ class Upstream:
             raise
         return stream
 
-    async def _ask(self, model: Model, chat: Chat, *, headers_s: float) -> HttpResponse:
-        request = model.row.dialect.request(model.endpoint, chat)
+    async def _whole(
+        self, model: Model, request: HttpRequest, read: Callable[[bytes], Completion | UpstreamError]
+    ) -> Completion:
+        timeouts = model.timeouts
+        deadline = _now() + timeouts.buffered_total
+        response = await self._ask(model, request, headers_s=min(timeouts.response, timeouts.buffered_total))
+        try:
+            raw = await _read_all(response, timeouts.idle, deadline, MAX_BUFFERED_BYTES)
+        finally:
+            await response.aclose()
+        answer = read(raw)
+        if isinstance(answer, UpstreamError):
+            raise answer
+        return answer
+
+    async def _ask(self, model: Model, request: HttpRequest, *, headers_s: float) -> HttpResponse:
+        """An answer with status 200; any other is raised as what it means."""
         response = await self._send(request, model.timeouts.connect, headers_s)
         if response.status == 200:
             return response
@@ -66,7 +87,7 @@ class Upstream:
             raw = b""  # the status says enough
         finally:
             await response.aclose()
-        raise model.row.dialect.failure(response.status, response.headers, raw, now=self._clock())
+        raise model.row.failure(response.status, response.headers, raw, now=self._clock())
 
     async def _send(self, request: HttpRequest, connect_s: float, headers_s: float) -> HttpResponse:
         client = self._clients[urlsplit(request.url).scheme]
@@ -85,11 +106,15 @@ class Upstream:
 class ChunkStream:
     """One stream whose answer has begun. Iterate `batches`; `progress` says what has been seen so far."""
 
-    def __init__(self, model: Model, chat: Chat, response: HttpResponse, started: float) -> None:
+    def __init__(
+        self, model: Model, chat: Chat, response: HttpResponse, *, started: float, keep_alive_s: float
+    ) -> None:
         self.progress = Progress(expected=chat.answers)
         self._timeouts = model.timeouts
+        self._keep_alive_s = keep_alive_s
         self._response = response
-        self._decoder = model.row.dialect.decoder()
+        self._dialect = model.row.dialect
+        self._decoder = self._dialect.decoder(chat)
         self._started = self._heard = started
         self._held: list[Item] = []
         self._is_over = False  # the body has ended
@@ -97,7 +122,7 @@ class ChunkStream:
 
     async def begin(self) -> None:
         """Hold back what comes until the first real chunk, so that every failure up to it can still be a status."""
-        until, size = self._started + self._timeouts.first_token, 0
+        until, raw = self._started + self._timeouts.first_token, b""
         while True:
             try:
                 piece = await self._read(until - _now())
@@ -110,9 +135,9 @@ class ChunkStream:
                     raise item
                 if isinstance(item, Chunk) and is_real(item):
                     return
-            size += len(piece)
-            if self._is_over or size > MAX_HELD_BYTES or Done() in items:
-                raise Transient("The provider's stream ended before an answer began.")
+            raw += piece
+            if self._is_over or len(raw) > MAX_HELD_BYTES or Done() in items:
+                raise self._why_no_answer(raw)
 
     async def batches(self) -> AsyncIterator[list[Chunk]]:
         """Chunks as soon as they are whole; an empty list when the caller should hear that we are alive.
@@ -123,14 +148,14 @@ class ChunkStream:
         spoke = _now()
         while True:
             chunks, failure = self._take(items)
-            if chunks or _now() - spoke >= KEEP_ALIVE_S:
+            if chunks or _now() - spoke >= self._keep_alive_s:
                 yield chunks
                 spoke = _now()
             if failure is not None:
                 raise failure
             if self._saw_done or self._is_over:
                 break
-            items = await self._next_items(spoke + KEEP_ALIVE_S)
+            items = await self._next_items(spoke + self._keep_alive_s)
         if not self.progress.is_finished(done=self._saw_done):
             raise Transient("The provider's stream broke off before the answer was finished.")
 
@@ -140,6 +165,13 @@ class ChunkStream:
                 while not self._is_over and await self._read(DRAIN_S):
                     pass
         await self._response.aclose()
+
+    def _why_no_answer(self, raw: bytes) -> UpstreamError:
+        """Asked for a stream, some say in plain JSON, with status 200, why there is none."""
+        failure = self._dialect.completion(raw)
+        if isinstance(failure, UpstreamError) and not isinstance(failure, Transient):
+            return failure
+        return Transient("The provider's stream ended before an answer began.")
 
     def _take(self, items: list[Item]) -> tuple[list[Chunk], UpstreamError | None]:
         """The chunks up to the end of the answer or to what went wrong."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..chat import Chat
+from ..embedding import Embedding
 from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
+from .limit_headers import LimitHeaders, read_limits, wait_for_room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,18 @@ class Dialect(Protocol):
 
     def request(self, endpoint: Endpoint, chat: Chat) -> HttpRequest: ...
 
-    def decoder(self) -> Decoder:
-        """A reader for the stream that answers `request`."""
+    def decoder(self, chat: Chat) -> Decoder:
+        """A reader for the stream that answers the request for `chat`."""
         ...
 
     def completion(self, raw: bytes) -> Completion | UpstreamError:
         """The body of a buffered 200, which may hold an error all the same."""
+        ...
+
+    def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest: ...
+
+    def embedding(self, raw: bytes) -> Completion | UpstreamError:
+        """The body of a 200 that answers `embedding_request`."""
         ...
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
@@ -48,11 +56,27 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A row of the table of providers."""
+    """A row of the table of providers.
+
+    `base_url` may hold `{account_id}`; empty: the configuration must have a `url` or a `base_url`. `model_prefix`
+    stands before the id that the provider knows a model by. `models_url` is its list of models when that is not
+    `base_url/models`; empty: it has none.
+    """
 
     name: str
     dialect: Dialect
-    base_url: str = ""  # empty: the configuration must have a `url` or a `base_url`
+    base_url: str = ""
     chat_path: str = "/chat/completions"
+    embeddings_path: str = "/embeddings"
+    models_url: str | None = None
+    model_prefix: str = ""
     needs_token: bool = True
     capabilities: frozenset[str] = frozenset({"tools", "vision", "json_schema", "streaming"})
+    limit_headers: tuple[LimitHeaders, ...] = ()
+
+    def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
+        """As the dialect judges it; when nothing else says until when, the limit headers may."""
+        error = self.dialect.failure(status, headers, raw, now=now)
+        if error.retry_after_s is None and status in (429, 503):
+            error.retry_after_s = wait_for_room(read_limits(self.limit_headers, headers, now))
+        return error

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import errors
 from ..errors import UpstreamError
+from ..retry_after import parse_wait
 
 _TOO_LONG = re.compile(
     r"context[ _](length|window|size)|maximum context|too many (input )?tokens|prompt is too long|input is too long"
@@ -19,8 +20,12 @@ _UNSUPPORTED = re.compile(
     r"|(unknown|unrecognized|unexpected) (parameter|field|argument)|extra (inputs|fields) (are )?not permitted",
     re.IGNORECASE,
 )
-_EXHAUSTED = re.compile(r"insufficient_quota|exceeded your current quota|per ?day|daily|billing|credit", re.IGNORECASE)
-_WRONG_KEY = re.compile(r"api[ _]key[ _](not valid|invalid|expired)|invalid api[ _]key", re.IGNORECASE)
+_DAILY = re.compile(r"per[ -]day|daily|byday|per 86400 ?s", re.IGNORECASE)  # a model's own, as far as is known
+_EXHAUSTED = re.compile(rf"insufficient_quota|exceeded your current quota|{_DAILY.pattern}", re.IGNORECASE)
+_HINT = re.compile(r"(?:try again|retry|wait)\D{0,12}((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)", re.IGNORECASE)
+_UNIT_WORDS = re.compile(r"(?<=\d) ?(milliseconds?|seconds?|secs?|minutes?|mins?|hours?)\b", re.IGNORECASE)
+_WRONG_KEY = re.compile(r"api[ _]key[ _](not valid|invalid|expired)|(invalid|incorrect) api[ _]key", re.IGNORECASE)
+_ERROR_STATUS = re.compile("[45][0-9][0-9]")
 
 # What providers write into `type` or `code` where the status would have been, had the answer not begun with a 200.
 _STATUS_OF_WORD = {
@@ -56,22 +61,79 @@ class Report:
     retry_after_s: float | None = None
 
 
-def report_of(error: Any, *, status: int | None = None, retry_after_s: float | None = None) -> Report:
-    """Reads an `error` value in any of its forms: an object, a string, or nothing at all.
+def error_inside(body: dict[str, Any]) -> Any:
+    """The error that an answer with status 200 holds, in any of its forms; None when it holds none."""
+    error = body.get("error")
+    if error not in (None, "", False):
+        return {**body, "message": error} if isinstance(error, str) else error
+    if body.get("success") is False or body.get("object") == "error":  # Cloudflare's envelope; Mistral, vLLM
+        return body
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("finish_reason") == "error":  # OpenRouter
+            return choice.get("error") or {}
+    return None
 
-    Without `status` (an error inside a 200) it is looked for in the object, else the failure counts as a 502.
+
+def report_of(body: Any, *, status: int | None = None, retry_after_s: float | None = None) -> Report:
+    """Reads a failure in any of its forms: `{error: {...}}`, `{error: "..."}`, `{errors: [...]}`, `{detail: ...}`,
+    `{message: ...}`, any of them in a list, or nothing legible at all.
+
+    Without `status` (an error inside a 200) it is looked for in the body, else the failure counts as a 502.
     """
-    if not isinstance(error, dict):
-        error = {"message": error} if isinstance(error, str) else {}
-    code, kind = _text(error.get("code")), _text(error.get("type"))
+    error = _innermost(body)
+    code, kind = _text(error.get("code")), _text(error.get("type") or error.get("status"))
+    metadata = error["metadata"] if isinstance(error.get("metadata"), dict) else {}
+    message = _text(error.get("message"))
+    if isinstance(metadata.get("raw"), str):  # OpenRouter: what the provider behind it said
+        message = f"{message}: {metadata['raw'][:500]}"
+    if metadata.get("reasons"):  # OpenRouter's moderation, with status 403
+        status, code = 400, "content_policy_violation"
     return Report(
         status=status or _status_inside(error, code, kind),
-        message=_text(error.get("message")) or _text(error.get("detail")),
+        message=message,
         type=kind,
         code=code,
         param=error["param"] if isinstance(error.get("param"), str) else None,
-        retry_after_s=retry_after_s,
+        retry_after_s=_hint(error, message) if retry_after_s is None else retry_after_s,
     )
+
+
+def _innermost(body: Any) -> dict[str, Any]:
+    if isinstance(body, list):
+        return _innermost(body[0]) if body else {}
+    if not isinstance(body, dict):
+        return {"message": body} if isinstance(body, str) else {}
+    error, errors, detail = body.get("error"), body.get("errors"), body.get("detail")
+    if isinstance(error, dict):
+        return error
+    if isinstance(error, str) and error:
+        return {**body, "message": error}
+    if isinstance(errors, list) and errors:
+        return _innermost(errors)
+    if detail:
+        return {**body, "message": _detail(detail)}
+    if isinstance(body.get("message"), dict):  # (m) Mistral, around its `detail`
+        return {**body, **_innermost(body["message"])}
+    return body
+
+
+def _detail(detail: Any) -> str:
+    """FastAPI's and Mistral's: text, or a list of `{loc, msg}`."""
+    if not isinstance(detail, list):
+        return _text(detail)
+    rows = [row for row in detail if isinstance(row, dict)]
+    return "; ".join(f"{'.'.join(map(str, row.get('loc') or ()))}: {row.get('msg')}" for row in rows)
+
+
+def _hint(error: dict[str, Any], message: str) -> float | None:
+    """`Please try again in 7.66s`, `Please wait 38 seconds before retrying`, or Hugging Face's `estimated_time`."""
+    found = _HINT.search(
+        _UNIT_WORDS.sub(lambda unit: "ms" if unit[1].lower()[:3] == "mil" else unit[1][0].lower(), message)
+    )
+    if found:
+        return parse_wait(found[1].lower(), now=0.0)
+    return parse_wait(str(error.get("estimated_time", "")), now=0.0)  # (m) while a model is loaded, with a 503
 
 
 def classify(report: Report) -> UpstreamError:
@@ -79,8 +141,12 @@ def classify(report: Report) -> UpstreamError:
     status = report.status
     common: dict[str, Any] = {"upstream_status": status, "retry_after_s": report.retry_after_s}
     if status in (401, 403) or (status == 400 and _WRONG_KEY.search(f"{report.code} {report.message}")):
+        common["is_account"] = status != 403
         return errors.Operator("The provider did not accept the gateway's credentials.", **common)
-    if status == 402 or (status == 429 and _EXHAUSTED.search(f"{report.code} {report.type} {report.message}")):
+    said = f"{report.code} {report.type} {report.message}"
+    if status == 402 or (status == 429 and _EXHAUSTED.search(said)):
+        is_daily = bool(_DAILY.search(said))
+        common |= {"is_account": status == 402 or not is_daily, "resets_daily": is_daily}
         return errors.Exhausted("The provider's quota is used up.", **common)
     if status in (429, 498):
         return errors.Busy("The provider's rate limit is reached.", status=429, **common)
@@ -109,8 +175,8 @@ def _request_fault(report: Report, common: dict[str, Any]) -> UpstreamError:
 
 
 def _status_inside(error: dict[str, Any], code: str, kind: str) -> int:
-    for number in (error.get("code"), error.get("status"), error.get("status_code")):
-        if str(number).isdigit() and 400 <= int(str(number)) < 600:
+    for number in (error.get(name) for name in ("code", "status", "status_code", "raw_status_code")):
+        if _ERROR_STATUS.fullmatch(str(number)):
             return int(str(number))
     return _STATUS_OF_WORD.get(code) or _STATUS_OF_WORD.get(kind) or 502
 

@@ -4,95 +4,132 @@ https://platform.openai.com/docs/api-reference/chat
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from ..chat import Chat
+from ..embedding import Embedding
 from ..errors import Transient, UpstreamError
 from ..http_client.port import HttpRequest
 from ..retry_after import retry_after
 from ..sse import Event, EventTooLarge, Reader
 from ..stream import Chunk, Done, Item
-from .dialect import Completion, Endpoint, Provider
-from .failures import classify, report_of
+from .dialect import Completion, Endpoint
+from .failures import Report, classify, error_inside, report_of
+from .quirks import Mend, MendRequest, Notes
 
 
+@dataclass(frozen=True, slots=True)
 class OpenAIDialect:
+    """`mends` run in order over every chunk and answer; `codes`: error codes of the provider's own -> HTTP status."""
+
+    mends: tuple[Mend, ...] = ()
+    mend_request: MendRequest | None = None
+    codes: Mapping[str, int] = field(default_factory=dict)
+
     def request(self, endpoint: Endpoint, chat: Chat) -> HttpRequest:
         body = {**chat.body, "model": endpoint.upstream_model}
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if chat.stream else "application/json",
-            "accept-encoding": "identity",  # a compressed stream comes in lumps
-            "user-agent": "sluice",
-            **endpoint.headers,
-        }
-        if endpoint.token:
-            headers["authorization"] = f"Bearer {endpoint.token}"
-        return HttpRequest(endpoint.url, headers, orjson.dumps(body))
+        if self.mend_request is not None:
+            body = self.mend_request(body)
+        return HttpRequest(endpoint.url, _headers(endpoint, is_stream=chat.stream), orjson.dumps(body))
 
-    def decoder(self) -> "OpenAIDecoder":
-        return OpenAIDecoder()
+    def decoder(self, chat: Chat) -> "OpenAIDecoder":
+        return OpenAIDecoder(self, Notes(wants_usage=chat.wants_usage))
 
     def completion(self, raw: bytes) -> Completion | UpstreamError:
+        answer = self._answer(raw, "choices")
+        if isinstance(answer, UpstreamError) or not self.mend(answer.body, Notes()):
+            return answer
+        return Completion(answer.body, orjson.dumps(answer.body))
+
+    def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest:
+        body = {**embedding.body, "model": endpoint.upstream_model}
+        return HttpRequest(endpoint.url, _headers(endpoint, is_stream=False), orjson.dumps(body))
+
+    def embedding(self, raw: bytes) -> Completion | UpstreamError:
+        return self._answer(raw, "data")
+
+    def _answer(self, raw: bytes, content: str) -> Completion | UpstreamError:
+        """A body as it came, if it is JSON, holds no error and something in the list `content`."""
         raw = raw.strip()  # blank lines keep a slow buffered answer alive (DeepSeek)
-        body = _object(raw)
-        if body is None:
+        body = _json(raw)
+        if not isinstance(body, dict):
             return Transient("The provider's answer is not a JSON object.")
-        if not isinstance(body.get("choices"), list) or not body["choices"]:
-            return _error_in(body) or Transient("The provider's answer holds no choices.")
-        return _error_in(body) or Completion(body, raw)
+        error = error_inside(body)
+        if error is not None:
+            return self.judge(report_of(error))
+        if not isinstance(body.get(content), list) or not body[content]:
+            return Transient(f"The provider's answer holds no {content}.")
+        return Completion(body, raw)
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
-        body = _object(raw) or {}  # a proxy on the way answers in HTML
-        error = body.get("error") or body
-        return classify(report_of(error, status=status, retry_after_s=retry_after(headers, now)))
+        body = _json(raw)  # None: a proxy on the way answers in HTML
+        return self.judge(report_of(body, status=status, retry_after_s=retry_after(headers, now)))
+
+    def judge(self, report: Report) -> UpstreamError:
+        return classify(replace(report, status=self.codes.get(report.code, report.status)))
+
+    def mend(self, body: dict[str, Any], notes: Notes) -> bool:
+        changes = [mend(body, notes) for mend in self.mends]
+        return any(changes)
 
 
 class OpenAIDecoder:
-    def __init__(self) -> None:
+    def __init__(self, dialect: OpenAIDialect, notes: Notes) -> None:
+        self._dialect = dialect
+        self._notes = notes
         self._reader = Reader()
 
     def feed(self, piece: bytes) -> list[Item]:
         try:
-            return [read_event(event) for event in self._reader.feed(piece)]
+            return self._items(self._reader.feed(piece))
         except EventTooLarge:
             return [Transient("The provider sent an event without end.")]
 
     def close(self) -> list[Item]:
-        return [read_event(event) for event in self._reader.close()]
+        return [*self._items(self._reader.close()), *self._held_usage()]
+
+    def _items(self, events: list[Event]) -> list[Item]:
+        items: list[Item] = []
+        for event in events:
+            data = event.data.strip()
+            if data == b"[DONE]":
+                items += [*self._held_usage(), Done()]
+            elif data:  # empty ones keep the connection alive (Cloudflare)
+                items.append(self._item(event, data))
+        return items
+
+    def _item(self, event: Event, data: bytes) -> Item:
+        body = _json(data)
+        if not isinstance(body, dict):
+            return Transient("The provider sent an event that is not JSON.")
+        error = body if event.name == "error" else error_inside(body)
+        if error is not None:
+            return self._dialect.judge(report_of(error))
+        return Chunk(body, None if self._dialect.mend(body, self._notes) else data)
+
+    def _held_usage(self) -> list[Item]:
+        body, self._notes.usage_chunk = self._notes.usage_chunk, None
+        return [Chunk(body)] if body else []
 
 
-def read_event(event: Event) -> Item:
-    if event.data.strip() == b"[DONE]":
-        return Done()
-    body = _object(event.data)
-    if body is None:
-        return Transient("The provider sent an event that is not JSON.")
-    if event.name == "error":
-        return classify(report_of(body.get("error") or body))
-    return _error_in(body) or Chunk(body, event.data)
+def _headers(endpoint: Endpoint, *, is_stream: bool) -> dict[str, str]:
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if is_stream else "application/json",
+        "accept-encoding": "identity",  # a compressed stream comes in lumps
+        "user-agent": "sluice",
+        **endpoint.headers,
+    }
+    if endpoint.token:
+        headers["authorization"] = f"Bearer {endpoint.token}"
+    return headers
 
 
-def _error_in(body: dict[str, Any]) -> UpstreamError | None:
-    """A failure inside a 200: an `error` of any form, or a choice that ended with `error` (OpenRouter)."""
-    error = body.get("error")
-    if error not in (None, "", False):
-        return classify(report_of(error))
-    choices = body.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("finish_reason") == "error":
-            return classify(report_of(choice.get("error")))
-    return None
-
-
-def _object(raw: bytes) -> dict[str, Any] | None:
+def _json(raw: bytes) -> Any:
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    return value if isinstance(value, dict) else None
-
-
-OPENAI = Provider(name="openai", dialect=OpenAIDialect(), base_url="https://api.openai.com/v1")

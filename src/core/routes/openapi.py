@@ -58,3 +58,29 @@ CHAT: dict[str, Any] = {
         "5XX": _ERROR,
     },
 }
+
+EMBEDDINGS: dict[str, Any] = {
+    "summary": "Turn text into vectors",
+    "description": "OpenAI's embeddings, passed through to models of `kind: embedding`.",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["input"],
+                    "properties": {
+                        "model": {"type": ["string", "null"]},
+                        "input": {"oneOf": [{"type": "string"}, {"type": "array"}]},
+                    },
+                    "additionalProperties": True,
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {"description": "The vectors", "content": {"application/json": {}}},
+        "4XX": _ERROR,
+        "5XX": _ERROR,
+    },
+}

@@ -1,0 +1,259 @@
+"""The table of providers that speak OpenAI's dialect: where each is, what it can, what to mend, how it tells limits.
+
+Addresses and headers are from the providers' documentation and recorded traffic of November 2026; a line marked (m)
+was not seen in either. A capability that only some models of a provider have is left out: a model's own
+`capabilities` add it.
+"""
+
+from . import quirks
+from .dialect import Provider
+from .limit_headers import DRAFT, LimitHeaders, standard
+from .openai import OpenAIDialect
+
+_TEXT = frozenset({"tools", "json_schema", "streaming"})
+_ALL = _TEXT | {"vision"}
+
+OPENAI = Provider(
+    name="openai",
+    dialect=OpenAIDialect(),
+    base_url="https://api.openai.com/v1",
+    limit_headers=standard("minute", "minute"),
+)
+
+OPENROUTER = Provider(
+    name="openrouter",
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.finish_twice)),
+    base_url="https://openrouter.ai/api/v1",
+    capabilities=_ALL,
+    limit_headers=(  # (m) only on a 429
+        LimitHeaders("requests", None, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
+    ),
+)
+
+GROQ = Provider(
+    name="groq",
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.usage_in_x_groq)),
+    base_url="https://api.groq.com/openai/v1",
+    capabilities=_TEXT,
+    limit_headers=standard("day", "minute"),  # requests are a day's here, tokens a minute's
+)
+
+ARLIAI = Provider(
+    name="arliai",
+    dialect=OpenAIDialect(mends=quirks.ANY),
+    base_url="https://api.arliai.com/v1",
+    capabilities=_TEXT,
+)
+
+GITHUB = Provider(
+    name="github",
+    dialect=OpenAIDialect(mends=(quirks.no_choices, quirks.no_delta), codes={"RateLimitReached": 429}),
+    base_url="https://models.github.ai/inference",
+    models_url="https://models.github.ai/catalog/models",
+    capabilities=_ALL,
+    limit_headers=standard(None, None),  # (m)
+)
+
+CLOUDFLARE = Provider(
+    name="cloudflare",
+    dialect=OpenAIDialect(
+        mends=(
+            quirks.no_choices,
+            quirks.index_of_choice,
+            quirks.index_of_call,
+            quirks.numeric_content,
+            quirks.arguments_as_object,
+            quirks.finish_of_calls,
+            quirks.finish_twice,
+        ),
+        codes={
+            "3036": 402,  # the day's free neurons are used up, until 00:00 UTC
+            "4006": 402,
+            "3040": 429,  # out of capacity, for seconds
+            "3007": 408,
+            "3008": 408,
+            "3006": 413,
+            "5007": 404,
+            "3042": 404,
+            "5018": 403,
+            "5016": 403,
+            "3023": 403,
+            "3041": 403,
+        },
+    ),
+    base_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai/v1",
+    models_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai/models/search",
+    model_prefix="@",
+    capabilities=_TEXT,
+)
+
+HUGGINGFACE = Provider(
+    name="huggingface",
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.finish_twice)),
+    base_url="https://router.huggingface.co/v1",
+    capabilities=_ALL,
+    limit_headers=(DRAFT,),
+)
+
+MISTRAL = Provider(
+    name="mistral",
+    dialect=OpenAIDialect(
+        mends=(quirks.content_in_parts, quirks.calls_without_type), mend_request=quirks.nine_character_ids
+    ),
+    base_url="https://api.mistral.ai/v1",
+    capabilities=_ALL,
+    limit_headers=(
+        LimitHeaders(
+            "tokens", "minute", "x-ratelimit-limit-tokens-minute", "x-ratelimit-remaining-tokens-minute"
+        ),  # requests are counted over ten seconds, tokens over a month, too: no window of ours
+    ),
+)
+
+DEEPSEEK = Provider(
+    name="deepseek",
+    dialect=OpenAIDialect(),
+    base_url="https://api.deepseek.com",
+    capabilities=_TEXT - {"json_schema"},  # (m) JSON, but to no schema
+)
+
+TOGETHER = Provider(
+    name="together",
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name,)),
+    base_url="https://api.together.xyz/v1",
+    capabilities=_TEXT,
+    limit_headers=(
+        LimitHeaders("requests", None, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
+        LimitHeaders("tokens", None, "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset"),
+    ),
+)
+
+FIREWORKS = Provider(
+    name="fireworks",
+    dialect=OpenAIDialect(),
+    base_url="https://api.fireworks.ai/inference/v1",
+    capabilities=_TEXT,
+    limit_headers=standard("minute", None),  # (m)
+)
+
+SAMBANOVA = Provider(
+    name="sambanova",
+    dialect=OpenAIDialect(mends=quirks.ANY),
+    base_url="https://api.sambanova.ai/v1",
+    capabilities=_TEXT,
+    limit_headers=(
+        standard("minute", None)[0],
+        LimitHeaders(
+            "requests",
+            "day",
+            "x-ratelimit-limit-requests-day",
+            "x-ratelimit-remaining-requests-day",
+            "x-ratelimit-reset-requests-day",
+        ),
+    ),
+)
+
+CEREBRAS = Provider(
+    name="cerebras",
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name,)),
+    base_url="https://api.cerebras.ai/v1",
+    capabilities=_TEXT,
+    limit_headers=(
+        LimitHeaders(
+            "requests",
+            "day",
+            "x-ratelimit-limit-requests-day",
+            "x-ratelimit-remaining-requests-day",
+            "x-ratelimit-reset-requests-day",
+        ),
+        LimitHeaders(
+            "tokens",
+            "minute",
+            "x-ratelimit-limit-tokens-minute",
+            "x-ratelimit-remaining-tokens-minute",
+            "x-ratelimit-reset-tokens-minute",
+        ),
+    ),
+)
+
+NVIDIA = Provider(
+    name="nvidia",
+    dialect=OpenAIDialect(mends=quirks.ANY),
+    base_url="https://integrate.api.nvidia.com/v1",
+    capabilities=_TEXT,
+)
+
+XAI = Provider(
+    name="xai",
+    dialect=OpenAIDialect(),
+    base_url="https://api.x.ai/v1",
+    capabilities=_ALL,
+    limit_headers=standard(None, "minute"),  # (m)
+)
+
+PERPLEXITY = Provider(
+    name="perplexity",
+    dialect=OpenAIDialect(mends=(quirks.message_beside_delta, quirks.usage_in_every_chunk)),
+    base_url="https://api.perplexity.ai",
+    models_url="",  # it has no list
+    capabilities=frozenset({"json_schema", "streaming", "vision"}),
+)
+
+GLAMA = Provider(
+    name="glama",
+    dialect=OpenAIDialect(mends=quirks.ANY),
+    base_url="https://gateway.glama.ai/v1",
+    capabilities=_ALL,
+)
+
+AIMLAPI = Provider(
+    name="aimlapi",
+    dialect=OpenAIDialect(mends=quirks.ANY),
+    base_url="https://api.aimlapi.com/v1",
+    capabilities=_ALL,
+)
+
+OLLAMA = Provider(
+    name="ollama",
+    dialect=OpenAIDialect(
+        mends=(
+            quirks.reasoning_by_another_name,
+            quirks.arguments_as_object,
+            quirks.empty_finish,
+            quirks.finish_of_calls,
+        )
+    ),
+    base_url="http://localhost:11434/v1",
+    needs_token=False,
+    capabilities=_TEXT,
+)
+
+VLLM = Provider(
+    name="vllm",
+    dialect=OpenAIDialect(mends=(quirks.usage_in_every_chunk,)),
+    base_url="http://localhost:8000/v1",
+    needs_token=False,
+    capabilities=_TEXT,
+)
+
+ROWS = (
+    OPENAI,
+    OPENROUTER,
+    GROQ,
+    ARLIAI,
+    GITHUB,
+    CLOUDFLARE,
+    HUGGINGFACE,
+    MISTRAL,
+    DEEPSEEK,
+    TOGETHER,
+    FIREWORKS,
+    SAMBANOVA,
+    CEREBRAS,
+    NVIDIA,
+    XAI,
+    PERPLEXITY,
+    GLAMA,
+    AIMLAPI,
+    OLLAMA,
+    VLLM,
+)
