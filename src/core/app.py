@@ -1,90 +1,89 @@
 """What the application is made of, in one place. Only the doors call it."""
 
 import ssl
-from collections.abc import Sequence
+from collections import Counter
 
-import orjson
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .auth import Keyring
-from .catalog import Catalog, build_catalog
+from .catalog import build_catalog
 from .config import Loaded
-from .errors import GatewayError, InternalError, MethodNotAllowed, NotFound
-from .front_door import FrontDoor
-from .gateway import Gateway
 from .http_client import make_http_client
 from .http_client.demo import DemoClient
 from .http_client.port import HttpClient
-from .routes.chat import chat_routes
-from .routes.health import health_routes
-from .routes.models import model_routes
+from .surface import make_surface
 from .telemetry import Telemetry
-from .upstream import Upstream
+from .upstream import KEEP_ALIVE_S, Upstream
 
 DEFAULT_IDLE_S = 90.0
 
 
-class App:
-    """The ASGI application. It owns what must be closed when the process ends."""
+def build(
+    loaded: Loaded, telemetry: Telemetry, *, version: str, started: int, keep_alive_s: float = KEEP_ALIVE_S
+) -> "App":
+    """The gateway for a configuration. `started`: Unix seconds, shown as the models' age."""
+    app = App(telemetry, version=version, started=started, keep_alive_s=keep_alive_s)
+    app.use(loaded)
+    return app
 
-    def __init__(self, http: ASGIApp, clients: Sequence[HttpClient]) -> None:
-        self._http = http
-        self._clients = clients
+
+class App:
+    """The ASGI application. It owns what outlives a configuration and must be closed when the process ends."""
+
+    def __init__(self, telemetry: Telemetry, *, version: str, started: int, keep_alive_s: float) -> None:
+        self._telemetry = telemetry
+        self._version = version
+        self._started = started
+        self._keep_alive_s = keep_alive_s
+        self._tls = ssl.create_default_context()
+        self._demo = DemoClient()
+        self._clients: dict[tuple[str, float], HttpClient] = {}
+        self._under_way: Counter[HttpClient] = Counter()  # requests, by the client that they ask providers with
+        self._client: HttpClient
+        self._surface: ASGIApp
+
+    def use(self, loaded: Loaded) -> None:
+        """Serve by this configuration from the next request on; those under way end by the one they began with."""
+        catalog = build_catalog(loaded)
+        client = self._client_for(loaded)
+        upstream = Upstream({"https": client, "http": client, "demo": self._demo}, keep_alive_s=self._keep_alive_s)
+        self._surface = make_surface(catalog, upstream, self._telemetry, version=self._version, started=self._started)
+        self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = self._client
+        self._under_way[client] += 1
+        try:
+            await self._surface(scope, receive, send)
+        finally:
+            self._under_way[client] -= 1
+            await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        """The client of a former configuration goes with the last request that it serves."""
+        for settings, client in list(self._clients.items()):
+            if client is not self._client and not self._under_way[client]:
+                del self._clients[settings], self._under_way[client]
+                await client.aclose()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
-        for client in self._clients:
+        for client in (*self._clients.values(), self._demo):
             await client.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
-
-def build(loaded: Loaded, telemetry: Telemetry, *, version: str, started: int) -> App:
-    """Everything the gateway is made of, for one configuration. `started`: Unix seconds."""
-    catalog = build_catalog(loaded)
-    client = make_http_client(
-        loaded.config.server.http_client, idle_s=_idle_s(loaded), tls=ssl.create_default_context()
-    )
-    demo = DemoClient()
-    upstream = Upstream({"https": client, "http": client, "demo": demo})
-    return App(_http(catalog, upstream, telemetry, version=version, started=started), [client, demo])
-
-
-def _http(catalog: Catalog, upstream: Upstream, telemetry: Telemetry, *, version: str, started: int) -> ASGIApp:
-    api = FastAPI(
-        title="Sluice",
-        version=version,
-        summary="One OpenAI-compatible URL in front of many providers",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers={GatewayError: _answer, HTTPException: _answer_http, Exception: _answer_bug},
-    )
-    api.include_router(chat_routes(Gateway(catalog, upstream)))
-    api.include_router(model_routes(catalog, started))
-    api.include_router(health_routes())
-    server = catalog.config.server
-    app: ASGIApp = FrontDoor(
-        api, keyring=Keyring(catalog.config.auth.keys), max_body_bytes=server.max_body_bytes, telemetry=telemetry
-    )
-    if server.cors_origins:
-        app = CORSMiddleware(
-            app,
-            allow_origins=server.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "x-sluice-model", "x-sluice-attempts", "retry-after"],
-        )
-    return app
+    def _client_for(self, loaded: Loaded) -> HttpClient:
+        """The same one, with its connections, as long as no setting of it changes."""
+        kind, idle_s = loaded.config.server.http_client, _idle_s(loaded)
+        if (kind, idle_s) not in self._clients:
+            self._clients[kind, idle_s] = make_http_client(kind, idle_s=idle_s, tls=self._tls)
+        return self._clients[kind, idle_s]
 
 
 def _idle_s(loaded: Loaded) -> float:
@@ -92,22 +91,3 @@ def _idle_s(loaded: Loaded) -> float:
     entries = (*loaded.config.models, *loaded.config.providers.values())
     blocks = [entry.http_client_config for entry in entries if entry.http_client_config]
     return min((b.idle_conn_timeout_seconds for b in blocks if b.idle_conn_timeout_seconds), default=DEFAULT_IDLE_S)
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    assert isinstance(error, GatewayError)
-    request.scope["sluice.record"].error = error.code or error.type
-    return Response(orjson.dumps(error.body()), error.status, error.headers, "application/json")
-
-
-async def _answer_http(request: Request, error: Exception) -> Response:
-    """Starlette's own verdicts: an unknown path, a wrong method."""
-    assert isinstance(error, HTTPException)
-    method, path = request.method, request.url.path
-    if error.status_code == 405:
-        return await _answer(request, MethodNotAllowed(f"{path} does not take {method}.", headers=error.headers))
-    return await _answer(request, NotFound(f"There is no {method} {path} here."))
-
-
-async def _answer_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the front door logs it
-    return await _answer(request, InternalError("The gateway failed; the request id names this failure in its log."))

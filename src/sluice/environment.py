@@ -10,12 +10,16 @@ from dotenv import dotenv_values
 from core.config import ConfigError, Loaded, load
 
 Environment = Mapping[str, str]
+DOT_ENV = Path(".env")
 
 
 def read_environment(env_file: Path | None) -> Environment:
     """`env_file` None: `.env` here, if there is one."""
-    file = env_file or Path(".env")
-    found = dotenv_values(file) if file.is_file() else {}
+    file = env_file or DOT_ENV
+    try:
+        found = dotenv_values(file) if file.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file} cannot be read: {error.__class__.__name__}") from None
     return {**{name: value for name, value in found.items() if value is not None}, **os.environ}
 
 

@@ -1,7 +1,11 @@
 """`sluice serve`: the gateway under uvicorn."""
 
 import ipaddress
+import json
+import os
+import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -11,19 +15,24 @@ from typing import Any
 
 import click
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from core import __version__
-from core.app import App, build
-from core.auth import LOCAL_TOKEN
+from core.app import build
+from core.auth import LOCAL_TOKEN, Keyring
 from core.config import Loaded
+from core.errors import Unauthorized
 
-from .environment import Environment, read_config, read_environment
+from .environment import DOT_ENV, Environment, read_config, read_environment
 from .http_protocol import HttpProtocol
 from .log import make_log
+from .reload import ReloadingApp
 
 KEEP_ALIVE_S = 75
+BACKLOG = 2048
+SOURCES = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +41,22 @@ class MakeApp:
 
     config: Path
     env_file: Path | None
+    host: str
 
-    def __call__(self) -> App:
+    def __call__(self) -> ReloadingApp:
         try:
-            loaded = read_config(self.config, read_environment(self.env_file))
+            loaded = self.read()
         except click.ClickException as error:
             error.show()
             raise SystemExit(STARTUP_FAILURE) from None
-        return build(loaded, make_log(sys.stdout), version=__version__, started=int(time.time()))
+        app = build(loaded, make_log(sys.stdout), version=__version__, started=int(time.time()))
+        return ReloadingApp(app, [self.config, self.env_file or DOT_ENV], self.read)
+
+    def read(self) -> Loaded:
+        """Raises ClickException for a configuration that may not be served here."""
+        loaded = read_config(self.config, read_environment(self.env_file))
+        _refuse_public_example_token(loaded, self.host)
+        return loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,32 +71,53 @@ class Options:
 
 def serve(options: Options) -> None:
     env = read_environment(options.env_file)
-    loaded = read_config(options.config, env)
     host, port = address(options.addr, env)
-    _refuse_public_example_token(loaded, host)
+    make_app = MakeApp(options.config, options.env_file, host)
+    loaded = make_app.read()
     config = uvicorn_config(
-        MakeApp(options.config, options.env_file),
+        make_app,
         host=host,
-        port=port,
         workers=options.workers,
         reload=options.reload,
         timeout_graceful_shutdown=options.grace,
     )
     make_log(sys.stdout)
-    socket = config.bind_socket()
-    click.echo(_greeting(loaded, host, socket.getsockname()[1], env), err=True)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them anew when all is closed: then we end with 0
-        signal.signal(number, lambda *_: None)
+    listener = listen(host, port)
+    run = _prepare(config, listener)
+    click.echo(greeting(loaded, host, listener.getsockname()[1]), err=True)
+    run()
+
+
+def _prepare(config: uvicorn.Config, listener: socket.socket) -> Callable[[], None]:
+    """Signals are heard from here on: nothing should greet that cannot be stopped yet."""
+    if config.workers > 1:
+        return _Workers(config, sockets=[listener]).run
     server = uvicorn.Server(config)
-    if options.reload:
-        ChangeReload(config, target=server.run, sockets=[socket]).run()
-    elif options.workers > 1:
-        Multiprocess(config, sockets=[socket]).run()
-    else:
-        server.run(sockets=[socket])
+    if config.reload:
+        config.reload_dirs = [SOURCES]  # uvicorn sets them only for an application that is named, not given
+        return ChangeReload(config, target=server.run, sockets=[listener]).run
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody listens: it would end the process
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them anew when all is closed: then we end with 0
+        signal.signal(number, server.handle_exit)
+    return lambda: server.run(sockets=[listener])
 
 
-def uvicorn_config(make_app: Callable[[], App], **options: Any) -> uvicorn.Config:
+class _Workers(Multiprocess):
+    def handle_hup(self) -> None:
+        """Each worker reads the configuration anew. uvicorn would replace them, and cut streams after the grace."""
+        for worker in self.processes:
+            if worker.pid is not None and worker.process.is_alive():
+                os.kill(worker.pid, signal.SIGHUP)
+
+    def terminate_all(self) -> None:
+        """The parent holds the socket as well: left open, it would take connections that nobody answers any more."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
+def uvicorn_config(make_app: Callable[[], ASGIApp], **options: Any) -> uvicorn.Config:
     """uvicorn as the gateway wants it; `options` are uvicorn's own."""
     return uvicorn.Config(
         make_app,
@@ -98,11 +136,26 @@ def uvicorn_config(make_app: Callable[[], App], **options: Any) -> uvicorn.Confi
 def address(addr: str | None, env: Environment) -> tuple[str, int]:
     """`HOST:PORT`, `:PORT` or `[::1]:PORT`; without one 127.0.0.1 and $PORT, else 8080."""
     host, _, port = (addr or f"127.0.0.1:{env.get('PORT') or 8080}").rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise click.ClickException(
             f"{addr or env.get('PORT')}: not an address; write HOST:PORT, for example 127.0.0.1:8080"
         )
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on; the first ones wait until the application is there."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise click.ClickException(
+            f"cannot listen on {_shown(host)}:{port}: {error.strerror}; --addr HOST:PORT chooses another address"
+        ) from None
+    listener.listen(BACKLOG)
+    return listener
 
 
 def is_loopback(host: str) -> bool:
@@ -113,33 +166,51 @@ def is_loopback(host: str) -> bool:
 
 
 def _refuse_public_example_token(loaded: Loaded, host: str) -> None:
-    for key in loaded.config.auth.keys:
-        if key.token == LOCAL_TOKEN and not is_loopback(host):
-            raise click.ClickException(
-                f"key {key.name} has the example's token, which everybody knows: "
-                f"it serves on loopback only, not on {host}. "
-                "Set AUTH_TOKEN to a secret of 16 characters or more."
-            )
+    if is_loopback(host):
+        return
+    try:
+        key = Keyring(loaded.config.auth.keys).identify(f"Bearer {LOCAL_TOKEN}")
+    except Unauthorized:
+        return
+    raise click.ClickException(
+        f"key {key.name} has the example's token, which everybody knows: it serves on loopback only, not on {host}. "
+        "Set AUTH_TOKEN to a secret of 16 characters or more."
+    )
 
 
-def _greeting(loaded: Loaded, host: str, port: int, env: Environment) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    key = loaded.config.auth.keys[0]
-    token = key.token if key.token == LOCAL_TOKEN else f"<the token of key {key.name}>"
-    if key.token and key.token == env.get("AUTH_TOKEN"):
-        token = "$AUTH_TOKEN"  # noqa: S105
-    quote = '"' if token == "$AUTH_TOKEN" else "'"  # noqa: S105
-    body = '{"model": "SMALL", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
-    sizes = {model.model_size for model in loaded.config.models}
-    if "SMALL" not in sizes:
-        body = body.replace("SMALL", loaded.config.models[0].name)
+def greeting(loaded: Loaded, host: str, port: int) -> str:
+    """What to do next, as a command that works when pasted. Of tokens only the example's is shown."""
+    url, count = f"http://{_shown(host)}:{port}", len(loaded.config.models)
+    token = _shown_token(loaded)
+    body = {"model": _some_model(loaded), "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
     lines = [f"warning: {warning}" for warning in loaded.warnings]
     lines += [
-        f"Sluice {__version__} serves {len(loaded.config.models)} models on http://{shown}:{port}  (token: {token})",
+        f"Sluice {__version__} serves {count} model{'s'[: count != 1]} on {url}  (token: {token})",
         "",
-        f"curl -N http://{shown}:{port}/v1/chat/completions \\",
-        f"  -H {quote}Authorization: Bearer {token}{quote} -H 'Content-Type: application/json' \\",
-        f"  -d '{body}'",
+        f"curl -N {url}/v1/chat/completions \\",
+        f"  -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \\",
+        f"  -d {shlex.quote(json.dumps(body))}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _shown_token(loaded: Loaded) -> str:
+    key = loaded.config.auth.keys[0]
+    if key.token == LOCAL_TOKEN:
+        return LOCAL_TOKEN
+    if key.token and key.token == os.environ.get("AUTH_TOKEN"):
+        return "$AUTH_TOKEN"
+    return f"<the token of key {key.name}>"
+
+
+def _some_model(loaded: Loaded) -> str:
+    """A model or category that the first key may use."""
+    key, models = loaded.config.auth.keys[0], loaded.config.models
+    if key.models:
+        return key.models[0]
+    return "SMALL" if any(model.model_size == "SMALL" for model in models) else models[0].name
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

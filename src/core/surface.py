@@ -1,0 +1,68 @@
+"""The HTTP surface as one ASGI application: routes behind the front door, OpenAI's error form, CORS if asked for."""
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from .auth import Keyring
+from .catalog import Catalog
+from .errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from .front_door import FrontDoor
+from .gateway import Gateway
+from .routes.chat import chat_routes
+from .routes.embeddings import embedding_routes
+from .routes.health import health_routes
+from .routes.models import model_routes
+from .telemetry import Telemetry
+from .upstream import Upstream
+
+
+def make_surface(catalog: Catalog, upstream: Upstream, telemetry: Telemetry, *, version: str, started: int) -> ASGIApp:
+    api = FastAPI(
+        title="Sluice",
+        version=version,
+        summary="One OpenAI-compatible URL in front of many providers",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={GatewayError: _answer, HTTPException: _answer_http, Exception: _answer_bug},
+    )
+    gateway = Gateway(catalog, upstream)
+    api.include_router(chat_routes(gateway))
+    api.include_router(embedding_routes(gateway))
+    api.include_router(model_routes(catalog, started))
+    api.include_router(health_routes())
+    server = catalog.config.server
+    app: ASGIApp = FrontDoor(
+        api, keyring=Keyring(catalog.config.auth.keys), max_body_bytes=server.max_body_bytes, telemetry=telemetry
+    )
+    if server.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=server.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-sluice-model", "x-sluice-attempts", "retry-after"],
+        )
+    return app
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    request.scope["sluice.record"].error = error.code or error.type
+    return Response(orjson.dumps(error.body()), error.status, error.headers, "application/json")
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """Starlette's own verdicts: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    if error.status_code == 405:
+        return await _answer(request, MethodNotAllowed(f"{path} does not take {method}.", headers=error.headers))
+    return await _answer(request, NotFound(f"There is no {method} {path} here."))
+
+
+async def _answer_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the front door logs it
+    return await _answer(request, InternalError("The gateway failed; the request id names this failure in its log."))
