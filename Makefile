@@ -38,7 +38,7 @@ clean: ## remove the environment and all that was made
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sluice needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The checkout itself goes in editable, with the build tools of the hashed list: nothing is fetched unpinned.
 $(VENV)/.serve: requirements/serve.txt pyproject.toml | $(BIN)/python

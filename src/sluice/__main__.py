@@ -6,9 +6,12 @@ import click
 
 from core import __version__
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _config = click.option(
-    "--config", type=_FILE, default=Path("config.yaml"), show_default=True, help="The configuration."
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("config.yaml"),
+    show_default=True,
+    help="The configuration.",
 )
 _env_file = click.option(
     "--env-file",
@@ -38,11 +41,11 @@ def main() -> None:
 )
 def serve(config: Path, env_file: Path | None, addr: str | None, workers: int, reload: bool, grace: int) -> None:
     """Serve the gateway until SIGTERM or Ctrl-C."""
+    if reload and workers > 1:
+        raise click.UsageError("--reload serves with one process: leave --workers out")
     from .serve import Options
     from .serve import serve as run
 
-    if reload and workers > 1:
-        raise click.UsageError("--reload serves with one process: leave --workers out")
     run(Options(config=config, env_file=env_file, addr=addr, workers=workers, reload=reload, grace=grace))
 
 

@@ -1,10 +1,14 @@
 """`sluice check`: the configuration as the gateway understands it. No value of a key is ever printed."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import click
 from tabulate import tabulate
 
 from core.catalog import Catalog, Model, build_catalog
-from core.config import Loaded
+from core.config import Loaded, ProviderEntry
+from core.config.schema import Limits
 
 _WINDOWS = {"minute": "min", "hour": "h", "day": "day"}
 
@@ -15,12 +19,14 @@ def route_table(loaded: Loaded) -> str:
     unsized = [model for model in catalog.models if model.category is None]
     if unsized:
         parts.append(_section("By name only", unsized))
+    pools = _pools(loaded.config.providers)
+    if pools:
+        parts.append(_titled("Shared by all models of a provider", _table(pools)))
     warnings = [*loaded.warnings, *_warnings(catalog)]
     if warnings:
-        parts.append("\n".join([click.style("Warnings", bold=True), *warnings]))
-    return "\n\n".join(
-        [*parts, f"{len(catalog.models)} models, {len(loaded.config.auth.keys)} keys: the configuration is fine."]
-    )
+        parts.append(_titled("Warnings", "\n".join(warnings)))
+    counts = f"Models: {len(catalog.models)}. Keys: {len(loaded.config.auth.keys)}. The configuration is fine."
+    return "\n\n".join([*parts, counts])
 
 
 def _candidates(catalog: Catalog, category: str) -> list[Model]:
@@ -33,32 +39,49 @@ def _section(title: str, models: list[Model]) -> str:
             "priority": model.priority,
             "model": "\n".join([model.name, *(f"  also {alias}" for alias in model.aliases)]),
             "provider": model.provider,
-            "limits": _limits(model),
+            "limits": _limits(model.limits),
             "takes": _takes(model),
-            "can": ", ".join(sorted(model.capabilities)),
+            "can": _can(model),
             "key": model.key_source,
             "then": "\n".join(model.fallbacks),
         }
         for model in models
     ]
-    body = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True) if rows else "(none)"
+    return _titled(title, _table(rows) if rows else "(none)")
+
+
+def _titled(title: str, body: str) -> str:
     return f"{click.style(title, bold=True)}\n{body}"
 
 
-def _limits(model: Model) -> str:
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+
+
+def _limits(limits: Limits) -> str:
     lines = []
     for what in ("requests", "tokens"):
         for window, short in _WINDOWS.items():
-            limit = getattr(model.limits, f"{what}_per_{window}")
+            limit = getattr(limits, f"{what}_per_{window}")
             if limit is not None:
                 lines.append("off" if limit == 0 else f"{limit:,} {what}/{short}")
     return "\n".join(lines) or "none"
+
+
+def _pools(providers: Mapping[str, ProviderEntry]) -> list[dict[str, str]]:
+    rows = [{"provider": name, "limits": _limits(entry)} for name, entry in providers.items()]
+    return [row for row in rows if row["limits"] != "none"]
 
 
 def _takes(model: Model) -> str:
     sizes = [f"{model.max_request_length:,} bytes"] if model.max_request_length else []
     sizes += [f"{model.context_tokens:,} tokens"] if model.context_tokens else []
     return "\n".join(sizes) or "any length"
+
+
+def _can(model: Model) -> str:
+    """What a chat may ask of it; for a model that does not chat, what it is for."""
+    return ", ".join(sorted(model.capabilities)) if model.kind == "chat" else f"{model.kind} only"
 
 
 def _warnings(catalog: Catalog) -> list[str]:

@@ -4,8 +4,10 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core.errors import InvalidRequest
+from core.front_door import new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
+LINGER_S = 2.0
 
 
 class HeadTooLargeError(Exception):
@@ -13,37 +15,49 @@ class HeadTooLargeError(Exception):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """httptools has no limit of its own, so a request's head could grow without end."""
+    """httptools has no limit of its own, so a request's head, and the trailers after a body, could grow without end."""
 
-    _head_bytes = 0
-    _in_head = True
+    _head_bytes = 0  # received since the last head or piece of a body was whole
+    _is_over = False
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
+        if self._is_over:
+            return
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes > MAX_HEAD_BYTES and not self._is_over:
             self.send_400_response("")
 
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
-        head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if head > MAX_HEAD_BYTES:
-            self._head_bytes = head
+        self._head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if self._head_bytes > MAX_HEAD_BYTES:
             raise HeadTooLargeError
-        self._in_head, self._head_bytes = False, 0
+        self._head_bytes = 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are not OpenAI's form
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self._is_over = True
+            self.transport.close()  # words about the next request would stand in the middle of this one's answer
+            return
         error = InvalidRequest("This is not a valid HTTP request.", code="invalid_http")
         if self._head_bytes > MAX_HEAD_BYTES:
             error = InvalidRequest(
                 f"The headers are larger than {MAX_HEAD_BYTES} bytes.", status=431, code="headers_too_large"
             )
         body = orjson.dumps(error.body())
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[error.status] + head + body)
-        self.transport.close()
+        request_id = new_request_id().encode()
+        head = b"content-type: application/json\r\nconnection: close\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[error.status] + head % (request_id, len(body)) + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """What still comes is thrown away: closing on unread bytes is a reset, and the client would not hear us."""
+        self._is_over = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)

@@ -47,7 +47,7 @@ class JsonLog:
 def make_log(out: TextIO) -> Telemetry:
     """Also sends what libraries and we ourselves have to say, from warnings up, to stderr in the same form."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("sluice: %(message)s") if sys.stderr.isatty() else _JsonFormatter())
+    handler.setFormatter(_TerminalFormatter() if sys.stderr.isatty() else _JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     return TerminalLog(out) if out.isatty() else JsonLog(out)
 
@@ -58,9 +58,23 @@ def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
     return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **rounded}).decode() + "\n"
 
 
+class _TerminalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(_printable(line) for line in f"sluice: {_words(record)}".splitlines())
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return json_line(record.levelname.lower(), record.getMessage(), {"logger": record.name}).rstrip()
+        return json_line(record.levelname.lower(), _words(record), {"logger": record.name}).rstrip()
+
+
+def _words(record: logging.LogRecord) -> str:
+    """Of what others say the first line only: asyncio, for one, prints a task's exception in its second."""
+    text = record.getMessage()
+    if record.name != _LOG.name:
+        text = text.partition("\n")[0]
+    error = record.exc_info[1] if record.exc_info else None
+    return text if error is None else f"{text}: {_where(error)}"
 
 
 def _readable(record: Record) -> str:
@@ -73,17 +87,22 @@ def _readable(record: Record) -> str:
     if record.first_token_s is not None:
         parts.append(f"first {record.first_token_s:.2f}s")
     if record.model:
-        parts.append(record.model)
+        parts.append(f"{record.model} via {record.provider}")
     if record.completion_tokens is not None:
-        parts.append(f"{record.prompt_tokens}+{record.completion_tokens} tokens")
-    if record.attempts > 1:
-        parts.append(f"{record.attempts} attempts")
+        parts.append(f"{record.prompt_tokens or 0}+{record.completion_tokens} tokens")
+    if record.attempts:
+        parts.append(f"{record.attempts} attempt{'s'[: record.attempts > 1]}")
     parts += [f"key {record.caller}"] if record.caller else []
     parts += [f"error {record.error}"] if record.error else []
-    return "  ".join([*parts, record.request_id])
+    return _printable("  ".join([*parts, record.request_id]))
 
 
-def _where(error: Exception) -> str:
+def _printable(line: str) -> str:
+    """A path or a provider's code may hold line ends and terminal commands: they are written out, not obeyed."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def _where(error: BaseException) -> str:
     """Type and place only: an exception's own text may quote a prompt."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     way = " < ".join(f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})" for frame in reversed(frames))
