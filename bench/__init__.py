@@ -1,0 +1,1 @@
+"""What the gateway costs, measured so that anyone can repeat it."""
