@@ -7,9 +7,12 @@ A script of one's own is `async def script(exchange)`: it may wait between piece
 """
 
 import asyncio
+import contextlib
 import socket
+import ssl
 import struct
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,10 +130,21 @@ def completion(content: str = "Hello.", **more: Any) -> dict[str, Any]:
     }
 
 
-class FakeUpstream:
-    """`async with FakeUpstream() as upstream`. Counts connections; never answers without a script."""
+@contextlib.contextmanager
+def took(at_least_s: float, at_most_s: float) -> Iterator[None]:
+    """What is inside takes a time between the two: a time-out came, and came when it was meant to."""
+    started = time.perf_counter()
+    yield
+    elapsed = time.perf_counter() - started
+    clock_s = 0.01  # a loop may fire a timer early by what its clock cannot tell apart
+    assert at_least_s - clock_s <= elapsed <= at_most_s, f"took {elapsed:.3f} s"
 
-    def __init__(self) -> None:
+
+class FakeUpstream:
+    """`async with FakeUpstream() as upstream`. Counts connections; with `tls` it is asked by https."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.script: Script = answers_json(completion())
         self.requests: list[Received] = []
         self.connections = 0  # ever accepted
@@ -139,9 +153,9 @@ class FakeUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "FakeUpstream":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
         port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -149,6 +163,12 @@ class FakeUpstream:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def until_open(self, count: int, within_s: float = 2) -> None:
+        """Waits until as many connections are open: the other side's leave takes a moment to arrive."""
+        async with asyncio.timeout(within_s):
+            while self.open_connections != count:
+                await asyncio.sleep(0.005)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

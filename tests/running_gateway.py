@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import httpx
 import uvicorn
 import yaml
 
-from core.app import build
+from core.app import App, build
 from core.config import load
-from core.telemetry import Record
+from core.telemetry import Record, Telemetry
+from core.upstream import KEEP_ALIVE_S
 from sluice.serve import uvicorn_config
 
 TOKEN = "caller-canary-0123456789abcdef"
@@ -22,16 +23,21 @@ UPSTREAM_TOKEN = "upstream-canary-fedcba9876543210"
 
 @dataclass
 class Recorder:
-    """A telemetry that keeps what it is told."""
+    """A telemetry that keeps what it is told, and tells it to `others`."""
 
+    others: Sequence[Telemetry] = ()
     records: list[Record] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
     def request_done(self, record: Record) -> None:
         self.records.append(record)
+        for other in self.others:
+            other.request_done(record)
 
     def unexpected(self, record: Record, error: Exception) -> None:
         self.errors.append(error)
+        for other in self.others:
+            other.unexpected(record, error)
 
 
 @dataclass
@@ -50,7 +56,7 @@ class RunningGateway:
         """Waits until `count` requests are over: the record is written just after the client has the last byte."""
         async with asyncio.timeout(5):
             while len(self.records) < count:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.005)
         return self.records[count - 1]
 
     async def chat(self, **body: Any) -> httpx.Response:
@@ -81,12 +87,18 @@ def configuration(*models: dict[str, Any], **blocks: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def running(*models: dict[str, Any], **blocks: Any) -> AsyncIterator[RunningGateway]:
-    telemetry = Recorder()
+async def running(
+    *models: dict[str, Any], logs: Sequence[Telemetry] = (), keep_alive_s: float = KEEP_ALIVE_S, **blocks: Any
+) -> AsyncIterator[RunningGateway]:
+    """`blocks` are the configuration's; `logs` hear what the product's log would."""
+    telemetry = Recorder(logs)
     loaded = load(yaml.safe_dump(configuration(*models, **blocks)), name="test.yaml", env={})
-    config = uvicorn_config(lambda: build(loaded, telemetry, version="test", started=1), timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    listener = socket.socket()
+
+    def make_app() -> App:
+        return build(loaded, telemetry, version="test", started=1, keep_alive_s=keep_alive_s)
+
+    server = uvicorn.Server(uvicorn_config(make_app, timeout_graceful_shutdown=5))
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where it can see that it is TCP
     listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     task = asyncio.create_task(server.serve(sockets=[listener]))

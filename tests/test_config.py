@@ -701,8 +701,27 @@ def test_with_auth_the_environments_key_means_nothing() -> None:
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
 def test_a_provider_that_is_not_served_yet_is_a_warning(name: str) -> None:
-    loaded = good(HEAD + M1 + f"  - {{name: m2, provider: {name}, token: t}}\n")
+    loaded = good(HEAD + M1 + f"  - {{name: m2, provider: {name}, token: 'id:secret'}}\n")
     assert loaded.warnings == [f"config.yaml:5: m2 is not served yet: {name} has its own language"]
+
+
+@pytest.mark.parametrize("token", ["id:secret", "aWQ6c2VjcmV0"])
+def test_a_gigachat_token_is_id_and_secret_or_base64_of_them(token: str) -> None:
+    assert len(good(HEAD + M1 + f"  - {{name: m2, provider: gigachat, token: '{token}'}}\n").config.models) == 2
+
+
+@pytest.mark.parametrize("token", ["id:", "aWQ=", "not base64!"])
+def test_another_gigachat_token_is_refused(token: str) -> None:
+    text = HEAD + M1 + f"  - {{name: m2, provider: gigachat, token: '{token}'}}\n"
+    assert problems(text) == ["5: models[1].token: must be client_id:client_secret, or base64 of it"]
+
+
+def test_an_empty_token_is_none_and_a_time_out_of_zero_is_none() -> None:
+    text = HEAD + "models:\n  - {name: m1, provider: demo, token: '', http_client_config: {timeout_seconds: 0}}\n"
+    (model,) = good(text).config.models
+    assert model.token is None
+    assert model.http_client_config is not None
+    assert model.http_client_config.timeout_seconds is None
 
 
 OLD = """\

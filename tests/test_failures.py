@@ -302,3 +302,17 @@ def test_every_legible_failure_is_some_error_with_a_status_for_the_client(status
         assert 400 <= error.status < 600
         assert error.status not in (401, 403)
         assert orjson.dumps(error.body())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"detail":[{"loc":5,"msg":"x"}]}',
+        b"[" * 900 + b"]" * 900,
+        b'{"errors":[' * 300 + b"]}" * 300,
+        b'{"error":{"error":{"error":{"message":"deep"}}}}',
+    ],
+    ids=["a place that is a number", "lists in lists", "errors in errors", "objects in objects"],
+)
+def test_a_hostile_body_is_a_failure_like_any_other(raw: bytes) -> None:
+    assert isinstance(find_provider("unknown").dialect.failure(422, {}, raw, now=0.0), ClientFault)

@@ -14,7 +14,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .auth import Keyring
-from .errors import BodyTooLarge, GatewayError, InternalError
+from .errors import BodyTooLarge, GatewayError, InternalError, InvalidRequest
 from .telemetry import Record, Telemetry
 
 OPEN_PATHS = frozenset({"/ping", "/ready"})
@@ -93,6 +93,8 @@ class _Visit:
 
     async def _receive_counted(self) -> Message:
         message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("The client left before its request was whole.", status=499, code="client_left")
         if message["type"] == "http.request":
             self._left_to_read -= len(message.get("body", b""))
             if self._left_to_read < 0:
@@ -129,6 +131,10 @@ def _headers(scope: Scope, names: Iterable[bytes]) -> dict[bytes, str]:
     return found
 
 
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
 def _request_id(given: str) -> str:
     """The client's own id when it is harmless to print, else a new one."""
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    return given if _REQUEST_ID.fullmatch(given) else new_request_id()

@@ -13,7 +13,15 @@ from .catalog import Model
 from .chat import Chat
 from .embedding import Embedding
 from .errors import Operator, Silent, Transient, UpstreamError
-from .http_client.port import ConnectFailed, ConnectionLost, HttpClient, HttpRequest, HttpResponse, TlsFailed
+from .http_client.port import (
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimedOut,
+    HttpClient,
+    HttpRequest,
+    HttpResponse,
+    TlsFailed,
+)
 from .providers.dialect import Completion
 from .stream import Chunk, Done, Item, Progress, is_real
 
@@ -95,6 +103,8 @@ class Upstream:
             return await client.send(request, connect_s=connect_s, headers_s=headers_s)
         except TlsFailed as error:
             raise Operator(f"The provider could not be reached: {error}.", reached=False) from error
+        except ConnectTimedOut as error:
+            raise Silent(f"The provider could not be reached: {error}.", reached=False) from error
         except ConnectFailed as error:
             raise Transient(f"The provider could not be reached: {error}.", reached=False) from error
         except ConnectionLost as error:

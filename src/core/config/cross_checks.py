@@ -1,5 +1,6 @@
 """What no single key can tell: names that clash, references to nothing, keys that a provider needs."""
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -114,6 +115,24 @@ def _providers(config: Config, broken: set[str]) -> Iterator[Problem]:
     for index, model in enumerate(config.models):
         if is_served(config, model) and model.provider not in broken:  # its entry may hold what seems to be missing
             yield from _reachable(config, model, ("models", index))
+        yield from _gigachat(config, model, ("models", index))
+
+
+def _gigachat(config: Config, model: ModelEntry, path: Path) -> Iterator[Problem]:
+    """Its token is `id:secret`, or base64 of that; told at start, since the language itself is not spoken yet."""
+    entry = config.providers.get(model.provider)
+    token = model.token or (entry.token if entry else None)
+    if dialect_of(config, model) == "gigachat" and token and not _is_id_and_secret(token):
+        yield Problem((*path, "token"), "must be client_id:client_secret, or base64 of it")
+
+
+def _is_id_and_secret(token: str) -> bool:
+    try:
+        plain = token if ":" in token else base64.b64decode(token, validate=True).decode()
+    except ValueError:
+        return False
+    client_id, _, secret = plain.partition(":")
+    return bool(client_id and secret)
 
 
 def _reachable(config: Config, model: ModelEntry, path: Path) -> Iterator[Problem]:

@@ -46,6 +46,10 @@ def _as_day_start(value: str) -> str:
     return value
 
 
+def _none_if_empty(value: Any) -> Any:
+    return value or None
+
+
 def _as_category(value: str) -> str:
     return value.upper()
 
@@ -57,6 +61,10 @@ def _as_unknown_model(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_from_variable), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_from_variable), Field(ge=1)]
 Seconds = Annotated[float, BeforeValidator(_from_variable), Field(gt=0, allow_inf_nan=False)]
+NoneOrSeconds = Annotated[  # 0: none, as in the old configurations
+    Annotated[float, BeforeValidator(_from_variable), Field(ge=0, allow_inf_nan=False)] | None,
+    AfterValidator(_none_if_empty),
+]
 Flag = Annotated[bool, BeforeValidator(_from_variable)]
 Text = Annotated[str, Field(min_length=1)]
 HttpUrl = Annotated[str, AfterValidator(_as_http_url)]
@@ -104,8 +112,8 @@ class Timeouts(Block):
 
 
 class HttpClientConfig(Block):
-    timeout_seconds: Seconds | None = None
-    idle_conn_timeout_seconds: Seconds | None = None
+    timeout_seconds: NoneOrSeconds = None
+    idle_conn_timeout_seconds: NoneOrSeconds = None
 
 
 class Demo(Block):
@@ -126,7 +134,7 @@ class Settings(Block):
 
     url: HttpUrl | None = Field(default=None, repr=False)  # old configurations have a key in it
     base_url: HttpUrl | None = Field(default=None, repr=False)
-    token: Text | None = Field(default=None, repr=False)
+    token: Annotated[str | None, AfterValidator(_none_if_empty)] = Field(default=None, repr=False)
     headers: dict[str, Text] = Field(default_factory=dict, repr=False)
     priority: Count = 100
     model_size: Category | None = None

@@ -50,7 +50,10 @@ class DemoClient:
         if number % script.every:
             script = script.without_failure()
         if script.status != 200:
-            return _failure(script)
+            message = f"The demo provider was told to answer {script.status}."
+            return _failure(script.status, message, script.retry_after_seconds)
+        if fault := _fault_in(body):
+            return _failure(400, fault)
         reply = _Reply(script, body)
         if body.get("stream"):
             return DemoResponse(200, {"content-type": "text/event-stream"}, reply.events())
@@ -78,18 +81,29 @@ class DemoResponse:
     async def aclose(self) -> None:
         if self._pending is not None:
             self._pending.cancel()
+            await asyncio.gather(self._pending, return_exceptions=True)
 
     async def _next(self) -> bytes:
         return await anext(self._pieces, b"")
 
 
-def _failure(script: Script) -> DemoResponse:
-    message = f"The demo provider was told to answer {script.status}."
+def _failure(status: int, message: str, retry_after_s: int = 0) -> DemoResponse:
     body = orjson.dumps({"error": {"message": message, "type": "demo", "param": None, "code": None}})
     headers = {"content-type": "application/json"}
-    if script.retry_after_seconds:
-        headers["retry-after"] = str(script.retry_after_seconds)
-    return DemoResponse(script.status, headers, _once(body))
+    if retry_after_s:
+        headers["retry-after"] = str(retry_after_s)
+    return DemoResponse(status, headers, _once(body))
+
+
+def _fault_in(body: dict[str, Any]) -> str:
+    """What a real provider would refuse of the few fields that are played with."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit = body.get(name)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            return f"`{name}` must be a whole number above 0."
+    if not isinstance(body.get("stream_options"), dict | None):
+        return "`stream_options` must be an object."
+    return ""
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
@@ -117,14 +131,14 @@ class _Reply:
     async def events(self) -> AsyncIterator[bytes]:
         await asyncio.sleep(self.script.first_token_ms / 1000)
         yield self._event({"role": "assistant", "content": ""})
-        for number, word in enumerate(self.words):
-            if number == self.script.cut_after > 0:
-                raise ConnectionLost("the demo provider was told to cut the stream")
-            if number == self.script.stall_after > 0:
-                await asyncio.Event().wait()
-            if number:
+        for said, word in enumerate(self.words, start=1):
+            if said > 1:
                 await asyncio.sleep(self.script.token_ms / 1000)
             yield self._event({"content": word})
+            if said == self.script.cut_after:
+                raise ConnectionLost("the demo provider was told to cut the stream")
+            if said == self.script.stall_after:
+                await asyncio.Event().wait()
         yield self._event({}, self.finish)
         if self.wants_usage:
             yield self._data({"choices": [], "usage": self.usage})

@@ -1,13 +1,12 @@
 """The HTTP client on httpx: for those who prefer it, and the judge of the other in the contract suite."""
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import httpx
 
-from .port import ConnectFailed, ConnectionLost, HttpRequest, TlsFailed
+from .port import ConnectFailed, ConnectionLost, ConnectTimedOut, HttpRequest, TlsFailed, first_of_each
 
 
 class HttpxClient:
@@ -27,7 +26,7 @@ class HttpxClient:
             async with asyncio.timeout(headers_s):
                 response = await self._transport.handle_async_request(outgoing)
         except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise ConnectFailed(f"no connection within {connect_s:g} s") from error
+            raise ConnectTimedOut(f"no connection within {connect_s:g} s") from error
         except httpx.ConnectError as error:
             if isinstance(_root(error), ssl.SSLError):
                 raise TlsFailed("the provider's certificate was not accepted") from error
@@ -48,7 +47,7 @@ class HttpxResponse:
         self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
         self._pending: asyncio.Task[bytes] | None = None
         self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
+        self.headers = first_of_each(response.headers.multi_items())
 
     async def read(self, timeout_s: float) -> bytes:
         if self._pending is None:
@@ -65,8 +64,7 @@ class HttpxResponse:
     async def aclose(self) -> None:
         if self._pending is not None:
             self._pending.cancel()
-            with contextlib.suppress(asyncio.CancelledError, httpx.HTTPError):
-                await self._pending
+            await asyncio.gather(self._pending, return_exceptions=True)
         await self._response.aclose()
 
     async def _next(self) -> bytes:

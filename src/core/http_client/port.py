@@ -3,7 +3,7 @@
 Implementations: `aiohttp.py`, `httpx.py` and, for rehearsals, `demo.py`. One contract suite runs over them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from typing import Protocol
 class HttpRequest:
     """`url` is sent as it stands, already encoded. Redirects are never followed."""
 
-    url: str
+    url: str = field(repr=False)  # may hold a key
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     method: str = "POST"
@@ -23,7 +23,11 @@ class HttpClientError(Exception):
 
 
 class ConnectFailed(HttpClientError):
-    """No connection: refused, unknown host, no answer within the connect time-out. Nothing was sent."""
+    """No connection: refused, unknown host. Nothing was sent."""
+
+
+class ConnectTimedOut(ConnectFailed):
+    """No connection in the time that was allowed for it."""
 
 
 class TlsFailed(HttpClientError):
@@ -32,6 +36,14 @@ class TlsFailed(HttpClientError):
 
 class ConnectionLost(HttpClientError):
     """The connection ended before the answer did, or what came was not HTTP."""
+
+
+def first_of_each(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers as they came to what `HttpResponse.headers` promises."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found.setdefault(name.lower(), value)
+    return found
 
 
 class HttpResponse(Protocol):

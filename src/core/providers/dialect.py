@@ -16,7 +16,7 @@ from .limit_headers import LimitHeaders, read_limits, wait_for_room
 class Endpoint:
     """What a dialect must know of a model to ask it: full address, the id the provider knows it by, our key."""
 
-    url: str
+    url: str = field(repr=False)  # old configurations have a key in it
     upstream_model: str
     token: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -100,21 +100,34 @@ def report_of(body: Any, *, status: int | None = None, retry_after_s: float | No
 
 
 def _innermost(body: Any) -> dict[str, Any]:
+    """The object that says most of a failure. Each step goes one layer in, and no provider has more than a few."""
+    for _ in range(8):
+        inner = _one_layer_in(body)
+        if inner is body:
+            break
+        body = inner
+    return body if isinstance(body, dict) else {}
+
+
+def _one_layer_in(body: Any) -> Any:
+    """The same object where nothing better lies inside."""
     if isinstance(body, list):
-        return _innermost(body[0]) if body else {}
+        return body[0] if body else {}
+    if isinstance(body, str):
+        return {"message": body}
     if not isinstance(body, dict):
-        return {"message": body} if isinstance(body, str) else {}
-    error, errors, detail = body.get("error"), body.get("errors"), body.get("detail")
+        return {}
+    error, errors, message = body.get("error"), body.get("errors"), body.get("message")
     if isinstance(error, dict):
         return error
     if isinstance(error, str) and error:
-        return {**body, "message": error}
+        return {name: value for name, value in body.items() if name != "error"} | {"message": error}
     if isinstance(errors, list) and errors:
-        return _innermost(errors)
-    if detail:
-        return {**body, "message": _detail(detail)}
-    if isinstance(body.get("message"), dict):  # (m) Mistral, around its `detail`
-        return {**body, **_innermost(body["message"])}
+        return errors[0]
+    if body.get("detail"):
+        return {name: value for name, value in body.items() if name != "detail"} | {"message": _detail(body["detail"])}
+    if isinstance(message, dict):  # (m) Mistral, around its `detail`
+        return {name: value for name, value in body.items() if name != "message"} | message
     return body
 
 
@@ -123,7 +136,11 @@ def _detail(detail: Any) -> str:
     if not isinstance(detail, list):
         return _text(detail)
     rows = [row for row in detail if isinstance(row, dict)]
-    return "; ".join(f"{'.'.join(map(str, row.get('loc') or ()))}: {row.get('msg')}" for row in rows)
+    return "; ".join(f"{_place(row.get('loc'))}: {row.get('msg')}" for row in rows)
+
+
+def _place(loc: Any) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, list) else str(loc or "body")
 
 
 def _hint(error: dict[str, Any], message: str) -> float | None:
