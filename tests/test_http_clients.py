@@ -139,6 +139,17 @@ async def test_a_request_arrives_as_it_was_made(client: HttpClient, upstream: Fa
     assert (seen.method, seen.path, seen.body) == ("POST", path, b'{"q":1}')
 
 
+async def test_a_body_of_some_megabytes_arrives_whole(client: HttpClient, upstream: FakeUpstream) -> None:
+    body = b'{"picture": "' + b"0123456789abcdef" * 300_000 + b'"}'
+    request = HttpRequest(upstream.url, {"content-type": "application/json"}, body)
+    response = await client.send(request, connect_s=2, headers_s=5)
+    await rest_of(response)
+    await response.aclose()
+    seen = upstream.requests[0]
+    assert seen.body == body
+    assert set(seen.headers) == {"host", "content-type", "content-length"}
+
+
 async def test_no_header_is_added_but_those_that_http_needs(client: HttpClient, upstream: FakeUpstream) -> None:
     upstream.script = answers(b"ok", set_cookie="seen=1")
     host = upstream.url.removeprefix("http://").replace("127.0.0.1", "localhost")  # no jar takes cookies of a number

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 import ssl
 from typing import Any
 
@@ -10,6 +11,7 @@ from yarl import URL
 
 from .port import ConnectFailed, ConnectionLost, ConnectTimedOut, HttpRequest, TlsFailed, first_of_each
 
+LARGE_BODY_BYTES = 2**20
 MAX_HEADER_BYTES = 64 * 1024  # some providers' policy headers alone pass aiohttp's default of 8 KiB
 
 
@@ -29,7 +31,7 @@ class AiohttpClient:
                     request.method,
                     _url(request.url),
                     headers=request.headers,
-                    data=request.body or None,
+                    data=_payload(request.body),
                     allow_redirects=False,
                     timeout=_timeout(connect_s),
                 )
@@ -100,6 +102,11 @@ class _Connector(aiohttp.TCPConnector):
         idle = sum(map(len, self._conns.values()))
         is_full = idle_here >= self._max_idle_per_host or idle >= self._max_idle
         super()._release(key, protocol, should_close=should_close or is_full)
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """A large body goes out piece by piece: other requests get their turn, and aiohttp does not warn."""
+    return io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body or None
 
 
 @functools.lru_cache(maxsize=1024)
