@@ -1,0 +1,180 @@
+"""Limits, breaker and throttle put together: may a call go now, and what is left to write when it is over. Pure.
+
+`plan_reserve` judges by an image. The plan that it returns holds every condition again, so a store that has only an old
+image may carry it out: if it does not hold, the store judges anew by the image of then. The check is the increment.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from . import breaker as breakers
+from . import limits, throttle
+from .breaker import Breaker
+from .limits import Cost, Limit, Window
+from .plan import Image, Plan, number
+from .throttle import Throttle
+
+ITEM_LIFE_S = 3 * 86_400  # after that nobody needs an item that was not touched
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What limits hold for: a model (`m#name`), a provider's account (`p#name`) or a caller's key (`k#name`)."""
+
+    key: str
+    limits: tuple[Limit, ...] = ()
+    day_starts: str = "00:00 Etc/UTC"
+    breaker: Breaker | None = None
+    throttle: Throttle = field(default_factory=Throttle)
+    denies_without_store: bool = False
+
+    @property
+    def is_free(self) -> bool:
+        """Nothing could ever refuse a call and nothing is to be remembered of one."""
+        return not (self.limits or self.breaker or self.throttle.max_in_flight or self.throttle.min_interval_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why not: a limit's rule, `cooldown`, `breaker`, `in_flight` or `interval`; until when (ms), None: never."""
+
+    rule: str
+    until_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    scope: Scope
+    reasons: tuple[Reason, ...]
+
+    @property
+    def retry_at_ms(self) -> int | None:
+        """When all reasons are gone; None: waiting does not help."""
+        moments = [reason.until_ms for reason in self.reasons]
+        return None if None in moments else max(moment for moment in moments if moment is not None)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Room may come any moment: only calls in flight or the interval stand in the way."""
+        return all(reason.rule in ("in_flight", "interval") for reason in self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A call that may go, at `slot_ms`. What it took, so that it can be settled or given back."""
+
+    scope: Scope
+    call_id: str
+    cost: Cost
+    windows: tuple[Window, ...]
+    slot_ms: int
+    lease: str | None
+    probe_id: str | None
+    failures_seen: int
+    used: tuple[int, ...]  # of each window, this call included
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    `tokens`: what it really took, None when nobody said. `is_refund`: it never reached the provider. `verdict` is for
+    the breaker; None says nothing about the provider's health. `cool_until_ms`: not before then, the provider said.
+    """
+
+    verdict: bool | None = None
+    tokens: int | None = None
+    is_refund: bool = False
+    cool_until_ms: int | None = None
+
+
+def plan_reserve(
+    scope: Scope, cost: Cost, image: Image, *, now_ms: int, call_id: str, max_wait_ms: int
+) -> tuple[Plan, Reservation | None] | Refusal:
+    """A plan with the reservation it makes; or a plan to carry out first, with None; or a refusal."""
+    taken = limits.windows(scope.limits, scope.day_starts, cost, now_ms / 1000)
+    if throttle.is_full(scope.throttle, image) and (clearing := throttle.clear_expired(image, now_ms)):
+        return clearing, None
+    if reasons := _reasons(scope, taken, image, now_ms, max_wait_ms):
+        return Refusal(scope, reasons)
+    plan = Plan(set={"lr": now_ms, "x": now_ms // 1000 + ITEM_LIFE_S})
+    plan.remove = limits.stale(image, scope.day_starts, now_ms / 1000)
+    limits.take(plan, taken)
+    is_probe = bool(scope.breaker and breakers.pass_through(plan, scope.breaker, image, now_ms, call_id))
+    lease = throttle.take_lease(plan, scope.throttle, call_id, now_ms)
+    throttle.take_slot(plan, scope.throttle, image, now_ms, max_wait_ms)
+    return plan, Reservation(
+        scope=scope,
+        call_id=call_id,
+        cost=cost,
+        windows=tuple(taken),
+        slot_ms=throttle.next_slot(scope.throttle, image, now_ms),
+        lease=lease,
+        probe_id=call_id if is_probe else None,
+        failures_seen=number(image, "f"),
+        used=tuple(window.used(image) + window.amount for window in taken),
+    )
+
+
+def confirmed(reservation: Reservation, after: Image) -> Reservation:
+    """The reservation by the item as it was written, for a store whose plan was made by an older one."""
+    interval = reservation.scope.throttle.min_interval_ms
+    return replace(
+        reservation,
+        used=tuple(window.used(after) for window in reservation.windows),
+        failures_seen=number(after, "f"),
+        slot_ms=number(after, "nx") - interval if interval else reservation.slot_ms,
+    )
+
+
+def plan_finish(reservation: Reservation, outcome: Outcome, *, now_ms: int) -> list[Plan]:
+    """What is left to write, in order; each plan only if it holds. Empty for a success that took what it reserved."""
+    plans = [_settle(reservation, outcome, now_ms)]
+    scope, seen, probe = reservation.scope, reservation.failures_seen, reservation.probe_id
+    if scope.breaker and outcome.verdict is True:
+        plans += breakers.succeeded(failures_seen=seen, probe_id=probe)
+    elif scope.breaker and outcome.verdict is False:
+        plans += breakers.failed(scope.breaker, failures_seen=seen, probe_id=probe, now_ms=now_ms)
+    elif scope.breaker:
+        plans += breakers.unjudged(probe_id=probe, now_ms=now_ms)
+    if outcome.cool_until_ms is not None:
+        plans.append(breakers.cool(outcome.cool_until_ms))
+    return [plan for plan in plans if not plan.is_empty]
+
+
+def _settle(reservation: Reservation, outcome: Outcome, now_ms: int) -> Plan:
+    plan = Plan()
+    if reservation.lease:
+        plan.exclude["q"] = frozenset({reservation.lease})
+    counters = {window.attribute: 0 for window in reservation.windows}
+    gone = limits.stale(counters, reservation.scope.day_starts, now_ms / 1000)
+    for window in reservation.windows:
+        amount = _correction(window, outcome)
+        if amount and window.attribute not in gone:
+            plan.add[window.attribute] = amount
+    return plan
+
+
+def _correction(window: Window, outcome: Outcome) -> int:
+    if outcome.is_refund:
+        return -window.amount
+    if window.limit.what == "tokens" and outcome.tokens is not None:
+        return outcome.tokens - window.amount
+    return 0
+
+
+def _reasons(scope: Scope, taken: list[Window], image: Image, now_ms: int, max_wait_ms: int) -> tuple[Reason, ...]:
+    reasons = [
+        Reason(window.limit.rule, None if window.amount > window.limit.most else int(window.ends * 1000))
+        for window in taken
+        if window.is_full(image)
+    ]
+    if scope.breaker:
+        if (until := breakers.cooling_until(image, now_ms)) is not None:
+            reasons.append(Reason("cooldown", until))
+        if (until := breakers.open_until(scope.breaker, image, now_ms)) is not None:
+            reasons.append(Reason("breaker", until))
+    if throttle.is_full(scope.throttle, image):
+        reasons.append(Reason("in_flight", now_ms + 1000))
+    if (slot := throttle.next_slot(scope.throttle, image, now_ms)) > now_ms + max_wait_ms:
+        reasons.append(Reason("interval", slot - max_wait_ms))
+    return tuple(reasons)

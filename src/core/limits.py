@@ -1,0 +1,113 @@
+"""Requests and tokens per minute, hour and day: fixed windows, each a counter of its own. Pure.
+
+A window's number is part of its attribute's name (`rm29481234`: requests in that minute), so a new window is a new
+attribute and nothing is ever reset. Around a boundary two windows' worth can pass within one window's length.
+"""
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from .plan import Image, Plan, number
+
+_SECONDS = {"minute": 60, "hour": 3600}
+_STALE_AT_ONCE = 20
+_COUNTER = re.compile(r"[rt]([mhd])(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`what` is requests or tokens, `span` minute, hour or day."""
+
+    what: str
+    span: str
+    most: int
+
+    @property
+    def rule(self) -> str:
+        return f"{self.what}_per_{self.span}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one call takes from the windows; `tokens` is an estimate until it is settled."""
+
+    requests: int = 1
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One limit at one moment. `ends` is Unix time in seconds; `amount` what the call at hand takes from it."""
+
+    limit: Limit
+    attribute: str
+    ends: float
+    amount: int
+
+    def used(self, image: Image) -> int:
+        return number(image, self.attribute)
+
+    def is_full(self, image: Image) -> bool:
+        return self.used(image) + self.amount > self.limit.most
+
+
+def windows(limits: tuple[Limit, ...], day_starts: str, cost: Cost, now: float) -> list[Window]:
+    """The windows that a call at `now` (Unix seconds) falls into. `day_starts`: `HH:MM Area/City`."""
+    found = []
+    for limit in limits:
+        window_id, ends = _window_at(limit.span, day_starts, now)
+        attribute = f"{limit.what[0]}{limit.span[0]}{window_id}"
+        found.append(Window(limit, attribute, ends, cost.requests if limit.what == "requests" else cost.tokens))
+    return found
+
+
+def take(plan: Plan, taken: list[Window]) -> None:
+    """Admission by every window at once: the check is the increment."""
+    for window in taken:
+        plan.require(window.attribute, "at_most", window.limit.most - window.amount)
+        if window.amount:
+            plan.add[window.attribute] = window.amount
+
+
+def stale(image: Image, day_starts: str, now: float) -> list[str]:
+    """Counters of windows before the previous one. The previous one stays: a caller's clock may be late."""
+    current = {span[0]: _window_at(span, day_starts, now)[0] for span in ("minute", "hour", "day")}
+    return list(_stale(image, current))[:_STALE_AT_ONCE]
+
+
+def _stale(image: Image, current: dict[str, int]) -> Iterator[str]:
+    for name in image:
+        counter = _COUNTER.fullmatch(name)
+        if counter and int(counter[2]) <= current[counter[1]] - 2:
+            yield name
+
+
+def day_end(day_starts: str, now: float) -> float:
+    """When the provider's day is over, in Unix seconds."""
+    return _window_at("day", day_starts, now)[1]
+
+
+def _window_at(span: str, day_starts: str, now: float) -> tuple[int, float]:
+    if span == "day":
+        return _day_at(day_starts, int(now // 60))
+    window_id = int(now // _SECONDS[span])
+    return window_id, (window_id + 1) * _SECONDS[span]
+
+
+@functools.lru_cache(maxsize=1024)
+def _day_at(day_starts: str, minute: int) -> tuple[int, float]:
+    """Number and end of the day that a minute lies in; days begin at full minutes, so minutes are exact enough."""
+    clock, _, zone_name = day_starts.partition(" ")
+    zone, begins = ZoneInfo(zone_name), time.fromisoformat(clock)
+
+    def start_of(day: date) -> float:
+        return datetime.combine(day, begins, zone).timestamp()
+
+    day = datetime.fromtimestamp(minute * 60, zone).date()
+    if start_of(day) > minute * 60:
+        day -= timedelta(days=1)
+    return day.toordinal(), start_of(day + timedelta(days=1))

@@ -1,0 +1,84 @@
+"""A change to one item of shared state, as data: what must hold, and what is then written, all or nothing.
+
+The rules (`limits.py`, `breaker.py`, `throttle.py`) write plans; a store carries them out: under a lock, or compiled to
+one conditional write. An item is a flat image of numbers, texts and sets of texts; what is missing counts as nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Value = int | str | frozenset[str]
+Image = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`at_most`: missing or not above; `at_least`, `equals`: there and so; `fewer`: missing or a smaller set."""
+
+    attribute: str
+    test: Literal["at_most", "at_least", "equals", "fewer"]
+    value: int | str
+
+    def holds(self, image: Image) -> bool:
+        found = image.get(self.attribute)
+        if self.test == "equals":
+            return found == self.value
+        if isinstance(self.value, str) or isinstance(found, str):
+            return False
+        if self.test == "fewer":
+            return len(found) < self.value if isinstance(found, frozenset) else True
+        number = found if isinstance(found, int) else None
+        if self.test == "at_least":
+            return number is not None and number >= self.value
+        return number is None or number <= self.value
+
+
+@dataclass(slots=True)
+class Plan:
+    """`include` and `exclude` change members of sets. No attribute may be changed in two ways by one plan."""
+
+    conditions: list[Condition] = field(default_factory=list)
+    set: dict[str, int | str] = field(default_factory=dict)
+    add: dict[str, int] = field(default_factory=dict)
+    remove: list[str] = field(default_factory=list)
+    include: dict[str, str] = field(default_factory=dict)
+    exclude: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def require(
+        self, attribute: str, test: Literal["at_most", "at_least", "equals", "fewer"], value: int | str
+    ) -> None:
+        self.conditions.append(Condition(attribute, test, value))
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.set or self.add or self.remove or self.include or self.exclude)
+
+    def holds(self, image: Image) -> bool:
+        return all(condition.holds(image) for condition in self.conditions)
+
+    def apply(self, image: Image) -> dict[str, Value]:
+        """The image afterwards. Whether the conditions hold is the caller's affair."""
+        after = {name: value for name, value in image.items() if name not in self.remove}
+        after |= self.set
+        for name, amount in self.add.items():
+            before = image.get(name, 0)
+            after[name] = (before if isinstance(before, int) else 0) + amount
+        for name, member in self.include.items():
+            after[name] = members(image, name) | {member}
+        for name, dead in self.exclude.items():
+            after[name] = members(image, name) - dead
+            if not after[name]:
+                del after[name]  # DynamoDB knows no empty sets
+        return after
+
+
+def number(image: Image, attribute: str) -> int:
+    """Zero when it is missing."""
+    found = image.get(attribute, 0)
+    return found if isinstance(found, int) else 0
+
+
+def members(image: Image, attribute: str) -> frozenset[str]:
+    found = image.get(attribute)
+    return found if isinstance(found, frozenset) else frozenset()
