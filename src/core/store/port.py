@@ -1,0 +1,74 @@
+"""The port to the counters, cooldowns and breakers that all requests, and all processes, share.
+
+Implementations: `memory.py` (one process, gone with it) and `sqlite.py` (all processes of a machine, survives them).
+Each carries out the plans of `admission.py`, so they differ in where an item lies and in nothing else; one contract
+suite and one differential test run over them.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..admission import Outcome, Refusal, Reservation, Scope, plan_finish, plan_reserve
+from ..limits import Cost
+from ..plan import Image, Plan
+
+
+class StoreError(Exception):
+    """The store cannot be used. The message names it and the remedy."""
+
+
+class StoreBusy(StoreError):
+    """The store answers, but takes no more for the moment (a hot key)."""
+
+
+class StoreMisconfigured(StoreError):
+    """It will not work until somebody changes something: permissions, a table that is missing, a library."""
+
+
+class StateStore(Protocol):
+    """Times are Unix milliseconds of the caller's clock. Raises StoreError when the store fails."""
+
+    async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
+        """The items as they are; a key without an item is left out."""
+        ...
+
+    async def reserve(
+        self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
+    ) -> Reservation | Refusal:
+        """Admit one call, or say why not: one atomic step. The reservation's `slot_ms` may lie `max_wait_ms` ahead."""
+        ...
+
+    async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
+        """Settle a reservation; once for each."""
+        ...
+
+    async def write(self, key: str, plan: Plan) -> None:
+        """Carry one plan out, if it holds."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+def reserve_in(
+    image: Image, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int
+) -> tuple[Image, Reservation | Refusal]:
+    """`reserve` for a store that holds the true image while it judges."""
+    while True:
+        step = plan_reserve(scope, cost, image, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
+        if isinstance(step, Refusal):
+            return image, step
+        plan, reservation = step
+        image = plan.apply(image)
+        if reservation is not None:
+            return image, reservation
+
+
+def finish_in(image: Image, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> Image:
+    """`finish` for a store that holds the true image."""
+    for plan in plan_finish(reservation, outcome, now_ms=now_ms):
+        image = write_in(image, plan)
+    return image
+
+
+def write_in(image: Image, plan: Plan) -> Image:
+    return plan.apply(image) if plan.holds(image) else image
