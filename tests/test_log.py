@@ -99,6 +99,7 @@ def test_the_json_line_has_all_that_is_known() -> None:
         "status": 200,
         **ANSWERED,
         "first_token_s": 0.4322,
+        "waited_s": 0.0,
         "total_s": 1.2346,
     }
 

@@ -1,176 +1,168 @@
-"""Who may answer: from what a request names, and what the caller's key allows, to models, best first."""
+"""Who may answer, best first: by category, by name with fallbacks, as far as the caller's key allows."""
 
 from typing import Any
 
 import pytest
-import yaml
 
 from core.auth import Caller, Keyring
-from core.catalog import Catalog, build_catalog
-from core.config import load
+from core.catalog import Catalog
+from core.config import KeyEntry
 from core.config.schema import Kind
-from core.errors import InvalidRequest, ModelNotFound
-from core.routing import candidates, may_use
+from core.errors import GatewayError, InvalidRequest, ModelNotFound
+from core.plan import Image
+from core.routing import IDLE_MS, by_priority, candidates, in_order, may_use
+from tests.running_gateway import TOKEN, catalog_of, model
 
-TOKEN = "0123456789abcdef"
-
-
-def entry(name: str, size: str | None = None, priority: int = 100, **more: Any) -> dict[str, Any]:
-    return {"name": name, "provider": "demo", "priority": priority, **({"model_size": size} if size else {}), **more}
+NOW_MS = 1_800_000_000_000
 
 
-MODELS = [
-    entry("later", "SMALL", 20),
-    entry("first", "small", 10, aliases=["gpt-first", "Gpt-First"]),
-    entry("also-later", "SMALL", 20),
-    entry("large", "BIG"),
-    entry("odd", "vast"),
-    entry("unsized", aliases=["gpt-unsized"]),
-    entry("embedder", "SMALL", 1, kind="embedding"),
-    entry("painter", "SMALL", 1, kind="image"),
-    entry("old-painter", "BIG", 1, max_request_length=0),
-]
+def caller(*allowed: str) -> Caller:
+    """Without names: for everything."""
+    entry = KeyEntry(name="app", token=TOKEN, models=list(allowed) or None)
+    return Keyring([entry]).callers[0]
 
 
-def build(*models: dict[str, Any], key: dict[str, Any] | None = None, **server: Any) -> tuple[Catalog, Caller]:
-    """The catalog and its one caller."""
-    auth = {"keys": [{"name": "app", "token": TOKEN, **(key or {})}]}
-    text = yaml.safe_dump({"auth": auth, "server": server, "models": models or MODELS})
-    loaded = load(text, name="x.yaml", env={})
-    return build_catalog(loaded), Keyring(loaded.config.auth.keys).identify(f"Bearer {TOKEN}")
+def m(name: str, **more: Any) -> dict[str, Any]:
+    return model("http://upstream", name, **more)
 
 
-def names(asked: str, kind: Kind = "chat", *, models: list[str] | None = None, **server: Any) -> list[str]:
-    """`models`: what the caller's key is confined to."""
-    catalog, caller = build(key=None if models is None else {"models": models}, **server)
-    return [model.name for model in candidates(catalog, asked, caller, kind)]
+def small(name: str, **more: Any) -> dict[str, Any]:
+    return m(name, model_size="SMALL", **more)
+
+
+POOL = catalog_of(
+    small("s/late", priority=9),
+    small("s/first", priority=1, aliases=["gpt-4o"], fallbacks=["b/one", "s/late"]),
+    small("s/second", priority=1),
+    small("s/off", priority=0, requests_per_day=0),
+    m("b/one", model_size="BIG", fallbacks=["s/off", "e/one", "gpt-4o", "s/first"]),
+    m("named", priority=0),
+    m("h/one", model_size="HUGE", requests_per_minute=0),
+    m("e/one", model_size="SMALL", kind="embedding"),
+)
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("asked", "names", "by_name"),
     [
-        ("", ["first", "later", "also-later"]),
-        ("SMALL", ["first", "later", "also-later"]),
-        ("small", ["first", "later", "also-later"]),
-        ("sMaLl", ["first", "later", "also-later"]),
-        ("BIG", ["large"]),
-        ("vast", ["odd"]),
-        ("VAST", ["odd"]),
-        ("later", ["later"]),
-        ("unsized", ["unsized"]),
-        ("gpt-first", ["first"]),
-        ("Gpt-First", ["first"]),
-        ("gpt-unsized", ["unsized"]),
+        ("", ["s/first", "s/second", "s/late"], False),
+        ("SMALL", ["s/first", "s/second", "s/late"], False),
+        ("small", ["s/first", "s/second", "s/late"], False),
+        ("Big", ["b/one"], False),
+        ("s/second", ["s/second"], True),
+        ("s/first", ["s/first", "b/one", "s/late"], True),
+        ("gpt-4o", ["s/first", "b/one", "s/late"], True),
+        ("named", ["named"], True),
+        ("b/one", ["b/one", "s/first"], True),  # not the one that is off, nor the embedding; an alias counts once
     ],
 )
-def test_a_category_means_its_models_by_priority_and_a_name_means_that_model(asked: str, expected: list[str]) -> None:
-    assert names(asked) == expected
-
-
-def test_without_a_model_the_default_category_answers() -> None:
-    assert names("", default_category="big") == ["large"]
-
-
-@pytest.mark.parametrize("asked", ["nobody", "FIRST", "GPT-first", "gpt", "smal", "a", "first ", "demo/first", "404"])
-def test_any_other_name_is_not_found_however_short_it_is(asked: str) -> None:
-    """Names are exact; an old rule took anything below ten characters for a category."""
-    with pytest.raises(ModelNotFound) as caught:
-        names(asked)
-    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
-    assert repr(asked) in caught.value.message
-
-
-@pytest.mark.parametrize(("unknown", "expected"), [("BIG", ["large"]), ("vast", ["odd"])])
-def test_an_unknown_name_may_mean_a_category(unknown: str, expected: list[str]) -> None:
-    assert names("nobody", unknown_model=unknown) == expected
-    assert names("later", unknown_model=unknown) == ["later"]
-    assert names("small", unknown_model=unknown)[0] == "first"
-
-
-@pytest.mark.parametrize(
-    ("kind", "asked", "expected"),
-    [
-        ("embedding", "", ["embedder"]),
-        ("embedding", "SMALL", ["embedder"]),
-        ("embedding", "embedder", ["embedder"]),
-        ("image", "", ["painter"]),
-        ("image", "BIG", ["old-painter"]),
-        ("image", "painter", ["painter"]),
-    ],
-)
-def test_only_models_of_the_kind_are_candidates(kind: Kind, asked: str, expected: list[str]) -> None:
-    assert names(asked, kind) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "asked", "words"),
-    [
-        ("chat", "embedder", "embedder is a model for embeddings, not for chat."),
-        ("chat", "old-painter", "old-painter is a model for images, not for chat."),
-        ("embedding", "gpt-first", "gpt-first is a model for chat, not for embeddings."),
-        ("image", "embedder", "embedder is a model for embeddings, not for images."),
-    ],
-)
-def test_a_model_of_another_kind_is_told_apart_from_one_that_does_not_exist(kind: Kind, asked: str, words: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        names(asked, kind)
-    assert (caught.value.message, caught.value.param) == (words, "model")
-
-
-@pytest.mark.parametrize(("kind", "use"), [("chat", "chat"), ("embedding", "embeddings"), ("image", "images")])
-def test_an_empty_category_is_said_to_be_empty(kind: Kind, use: str) -> None:
-    catalog, caller = build(entry("m1", "SMALL" if kind != "chat" else None))
-    with pytest.raises(ModelNotFound, match=f"No model of size SMALL for {use} is configured"):
-        candidates(catalog, "", caller, kind)
-
-
-@pytest.mark.parametrize(
-    ("confined_to", "asked", "expected"),
-    [
-        (["later"], "", ["later"]),
-        (["later"], "later", ["later"]),
-        (["gpt-first"], "first", ["first"]),
-        (["first"], "gpt-first", ["first"]),
-        (["gpt-first"], "SMALL", ["first"]),
-        (["SMALL"], "", ["first", "later", "also-later"]),
-        (["small"], "later", ["later"]),
-        (["BIG", "first"], "SMALL", ["first"]),
-        (["vast"], "odd", ["odd"]),
-    ],
-)
-def test_a_key_may_be_confined_to_models_aliases_and_categories(
-    confined_to: list[str], asked: str, expected: list[str]
+def test_candidates_of_a_category_by_priority_and_of_a_name_with_its_fallbacks(
+    asked: str, names: list[str], by_name: bool
 ) -> None:
-    assert names(asked, models=confined_to) == expected
+    found, is_by_name = candidates(POOL, asked, caller())
+    assert ([each.name for each in found], is_by_name) == (names, by_name)
+
+
+@pytest.mark.parametrize("kind", ["chat", "embedding"])
+def test_category_gives_only_models_for_what_is_asked(kind: Kind) -> None:
+    found, _ = candidates(POOL, "SMALL", caller(), kind)
+    assert {each.kind for each in found} == {kind}
 
 
 @pytest.mark.parametrize(
-    ("confined_to", "kind", "asked"),
+    ("asked", "kind", "failure", "words"),
     [
-        (["later"], "chat", "first"),
-        (["later"], "chat", "gpt-first"),
-        (["BIG"], "chat", "later"),
-        (["BIG"], "chat", "SMALL"),
-        (["BIG"], "chat", "unsized"),
-        (["later"], "chat", "embedder"),
-        ([], "chat", "later"),
-        ([], "chat", ""),
+        ("nobody", "chat", ModelNotFound, "'nobody' does not exist here"),
+        ("Named", "chat", ModelNotFound, "'Named' does not exist"),  # names are exact; only categories are not
+        ("gpt", "chat", ModelNotFound, "'gpt' does not exist"),  # short is not a category
+        ("s/off", "chat", ModelNotFound, "'s/off' does not exist"),
+        ("HUGE", "chat", ModelNotFound, "No model of size HUGE for chat is configured"),
+        ("BIG", "embedding", ModelNotFound, "No model of size BIG for embeddings is configured"),
+        ("e/one", "chat", InvalidRequest, "e/one is a model for embeddings, not for chat"),
+        ("gpt-4o", "embedding", InvalidRequest, "gpt-4o is a model for chat, not for embeddings"),
     ],
 )
-def test_what_a_key_may_not_use_does_not_exist_for_it(confined_to: list[str], kind: Kind, asked: str) -> None:
-    """The same words as for a name that nobody has: what others may use is not its business."""
-    with pytest.raises(ModelNotFound) as forbidden:
-        names(asked, kind, models=confined_to)
-    with pytest.raises(ModelNotFound) as unknown:
-        names("nobody", kind, models=confined_to)
-    meant = asked or "SMALL"
-    assert forbidden.value.message == unknown.value.message.replace("nobody", meant)
+def test_what_nobody_can_answer_is_said_before_anything_is_asked(
+    asked: str, kind: Kind, failure: type[GatewayError], words: str
+) -> None:
+    with pytest.raises(failure, match=words) as caught:
+        candidates(POOL, asked, caller(), kind)
+    assert caught.value.param == "model"
+
+
+def test_unknown_model_may_mean_a_category() -> None:
+    catalog = catalog_of(small("a"), m("b", model_size="BIG"), server={"unknown_model": "big"})
+    found, by_name = candidates(catalog, "gpt-99", caller())
+    assert ([each.name for each in found], by_name) == (["b"], False)
+
+
+@pytest.mark.parametrize(("default", "first"), [("SMALL", "a"), ("big", "b")])
+def test_no_model_means_the_default_category(default: str, first: str) -> None:
+    catalog = catalog_of(small("a"), m("b", model_size="BIG"), server={"default_category": default})
+    assert [each.name for each in candidates(catalog, "", caller())[0]] == [first]
 
 
 @pytest.mark.parametrize(
-    ("confined_to", "allowed"),
-    [(None, True), ([], False), (["first"], True), (["Gpt-First"], True), (["small"], True), (["BIG"], False)],
+    ("allowed", "asked", "names"),
+    [
+        (["s/second"], "SMALL", ["s/second"]),
+        (["gpt-4o"], "SMALL", ["s/first"]),
+        (["small"], "SMALL", ["s/first", "s/second", "s/late"]),
+        (["s/first", "s/late"], "s/first", ["s/first", "s/late"]),  # fallbacks too, as far as they are allowed
+        (["gpt-4o"], "s/first", ["s/first"]),
+        (["BIG", "s/first"], "gpt-4o", ["s/first", "b/one"]),
+    ],
 )
-def test_whether_a_key_may_use_a_model(confined_to: list[str] | None, allowed: bool) -> None:
-    catalog, caller = build(key=None if confined_to is None else {"models": confined_to})
-    assert may_use(caller, catalog.by_name["first"]) is allowed
+def test_key_that_is_confined_gets_only_what_it_may_have(allowed: list[str], asked: str, names: list[str]) -> None:
+    assert [each.name for each in candidates(POOL, asked, caller(*allowed))[0]] == names
+
+
+@pytest.mark.parametrize("asked", ["s/first", "gpt-4o", "BIG", ""])
+def test_what_a_key_may_not_have_does_not_exist_for_it(asked: str) -> None:
+    with pytest.raises(ModelNotFound, match="does not exist here"):
+        candidates(POOL, asked, caller("named"))
+
+
+def test_key_without_models_may_use_everything() -> None:
+    assert all(may_use(caller(), each) for each in POOL.models)
+
+
+def names_in_order(catalog: Catalog, used_ms_ago: dict[str, int]) -> list[str]:
+    images: dict[str, Image] = {f"m#{name}": {"lr": NOW_MS - ago} for name, ago in used_ms_ago.items()}
+    return [each.name for each in in_order(catalog.models, images, NOW_MS)]
+
+
+SIZES = catalog_of(
+    small("any"),
+    small("large", max_request_length=100_000),
+    small("medium", context_tokens=10_000),
+    small("tiny", max_request_length=1_000),
+)
+
+
+@pytest.mark.parametrize(
+    ("used_ms_ago", "names"),
+    [
+        ({}, ["tiny", "medium", "large", "any"]),
+        ({"tiny": IDLE_MS + 1}, ["tiny", "medium", "large", "any"]),
+        ({"tiny": IDLE_MS}, ["medium", "large", "any", "tiny"]),
+        ({"tiny": 1, "large": 2}, ["medium", "any", "large", "tiny"]),
+        ({"tiny": 1, "large": 4, "medium": 3, "any": 2}, ["large", "medium", "any", "tiny"]),
+        ({"tiny": 1, "large": 2, "medium": IDLE_MS * 2, "any": IDLE_MS * 3}, ["medium", "any", "large", "tiny"]),
+    ],
+)
+def test_of_one_priority_the_idle_go_first_by_size_then_the_least_recently_used(
+    used_ms_ago: dict[str, int], names: list[str]
+) -> None:
+    assert names_in_order(SIZES, used_ms_ago) == names
+
+
+def test_what_is_equal_in_all_else_keeps_the_order_of_the_configuration() -> None:
+    same = catalog_of(small("c"), small("a"), small("b"))
+    assert names_in_order(same, {}) == ["c", "a", "b"]
+    assert names_in_order(same, dict.fromkeys("abc", 5)) == ["c", "a", "b"]
+
+
+def test_groups_hold_what_has_one_priority() -> None:
+    found, _ = candidates(POOL, "SMALL", caller())
+    assert [[each.name for each in group] for group in by_priority(found)] == [["s/first", "s/second"], ["s/late"]]

@@ -133,6 +133,7 @@ async def play(gateway: RunningGateway, upstream: FakeUpstream) -> list[str]:
     messages = [{"role": "user", "content": PROMPT}]
     for name, stream, script, status in EXCHANGES:
         upstream.script = script
+        gateway.forget()  # or cooldowns would answer in the provider's place
         answer = await gateway.chat(model=name, stream=stream, messages=messages)
         assert answer.status_code == status, (name, stream, answer.text)
         if status != 200:

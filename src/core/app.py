@@ -2,26 +2,29 @@
 
 import ssl
 from collections import Counter
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .catalog import build_catalog
 from .config import Loaded
+from .config.schema import State
 from .http_client import make_http_client
 from .http_client.demo import DemoClient
 from .http_client.port import HttpClient
-from .surface import make_surface
+from .ledger import Ledger
+from .store import make_serving_store
+from .store.port import StateStore
+from .surface import Door, make_surface
 from .telemetry import Telemetry
 from .upstream import KEEP_ALIVE_S, Upstream
 
 DEFAULT_IDLE_S = 90.0
 
 
-def build(
-    loaded: Loaded, telemetry: Telemetry, *, version: str, started: int, keep_alive_s: float = KEEP_ALIVE_S
-) -> "App":
-    """The gateway for a configuration. `started`: Unix seconds, shown as the models' age."""
-    app = App(telemetry, version=version, started=started, keep_alive_s=keep_alive_s)
+def build(loaded: Loaded, telemetry: Telemetry, *, keep_alive_s: float = KEEP_ALIVE_S, **door: Any) -> "App":
+    """The gateway for a configuration; `door` as in `surface.Door`. Raises StoreError when its store cannot be used."""
+    app = App(Door(telemetry=telemetry, **door), keep_alive_s=keep_alive_s)
     app.use(loaded)
     return app
 
@@ -29,24 +32,27 @@ def build(
 class App:
     """The ASGI application. It owns what outlives a configuration and must be closed when the process ends."""
 
-    def __init__(self, telemetry: Telemetry, *, version: str, started: int, keep_alive_s: float) -> None:
-        self._telemetry = telemetry
-        self._version = version
-        self._started = started
+    def __init__(self, door: Door, *, keep_alive_s: float) -> None:
+        self._door = door
         self._keep_alive_s = keep_alive_s
         self._tls = ssl.create_default_context()
         self._demo = DemoClient()
         self._clients: dict[tuple[str, float], HttpClient] = {}
         self._under_way: Counter[HttpClient] = Counter()  # requests, by the client that they ask providers with
         self._client: HttpClient
+        self._stores: dict[str, StateStore] = {}
         self._surface: ASGIApp
 
     def use(self, loaded: Loaded) -> None:
         """Serve by this configuration from the next request on; those under way end by the one they began with."""
-        catalog = build_catalog(loaded)
-        client = self._client_for(loaded)
-        upstream = Upstream({"https": client, "http": client, "demo": self._demo}, keep_alive_s=self._keep_alive_s)
-        self._surface = make_surface(catalog, upstream, self._telemetry, version=self._version, started=self._started)
+        catalog, client = build_catalog(loaded), self._client_for(loaded)
+        upstream = Upstream(
+            {"https": client, "http": client, "demo": self._demo},
+            keep_alive_s=self._keep_alive_s,
+            clock=self._door.clock,
+        )
+        ledger = Ledger(self._store(loaded.config.state or State()), self._door.clock)
+        self._surface = make_surface(catalog, upstream, ledger, self._door)
         self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +82,8 @@ class App:
             await send({"type": "lifespan.startup.complete"})
         for client in (*self._clients.values(), self._demo):
             await client.aclose()
+        for store in self._stores.values():
+            await store.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _client_for(self, loaded: Loaded) -> HttpClient:
@@ -84,6 +92,12 @@ class App:
         if (kind, idle_s) not in self._clients:
             self._clients[kind, idle_s] = make_http_client(kind, idle_s=idle_s, tls=self._tls)
         return self._clients[kind, idle_s]
+
+    def _store(self, state: State) -> StateStore:
+        key = state.model_dump_json()
+        if key not in self._stores:
+            self._stores[key] = make_serving_store(state, self._door.telemetry.store_fared)
+        return self._stores[key]
 
 
 def _idle_s(loaded: Loaded) -> float:

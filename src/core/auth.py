@@ -5,6 +5,8 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .admission import Scope
+from .catalog import limits_of
 from .config import KeyEntry
 from .errors import Unauthorized
 
@@ -18,11 +20,12 @@ class Caller:
     name: str
     digest: bytes
     entry: KeyEntry
+    scope: Scope
 
 
 class Keyring:
     def __init__(self, entries: Sequence[KeyEntry]) -> None:
-        self._callers = [Caller(entry.name, _digest(entry), entry) for entry in entries]
+        self.callers = [Caller(entry.name, _digest(entry), entry, _scope(entry)) for entry in entries]
 
     def identify(self, authorization: str) -> Caller:
         """The caller that an `Authorization` header names. Raises Unauthorized."""
@@ -30,7 +33,7 @@ class Keyring:
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("No API key was given. Send it as `Authorization: Bearer <key>`.")
         digest = hashlib.sha256(_bytes_sent(token.strip())).digest()
-        found = [caller for caller in self._callers if hmac.compare_digest(caller.digest, digest)]
+        found = [caller for caller in self.callers if hmac.compare_digest(caller.digest, digest)]
         if not found:
             raise Unauthorized("The API key is not known to this gateway.")
         return found[0]
@@ -39,6 +42,10 @@ class Keyring:
 def _bytes_sent(text: str) -> bytes:
     """Headers are read as Latin-1, so a token with other letters than ASCII's is its own UTF-8 bytes again here."""
     return text.encode("latin-1", "backslashreplace")
+
+
+def _scope(entry: KeyEntry) -> Scope:
+    return Scope(f"k#{entry.name}", limits_of(entry), denies_without_store=entry.store_failure == "deny")
 
 
 def _digest(entry: KeyEntry) -> bytes:

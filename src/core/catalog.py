@@ -1,15 +1,22 @@
 """The configuration made ready for requests: every model with all that holds for it, immutable once built."""
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from .admission import Scope
+from .breaker import Breaker
 from .config import Config, Loaded, ModelEntry, ProviderEntry
 from .config.cross_checks import categories_of, is_served, row_of
-from .config.schema import Kind, Limits, Settings, Throttle
+from .config.schema import Breaker as BreakerBlock
+from .config.schema import Kind, Limits, Settings
+from .config.schema import Throttle as ThrottleBlock
 from .config.schema import Timeouts as TimeoutsBlock
+from .limits import Limit
 from .providers.dialect import Endpoint, Provider
+from .throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """`provider` is the entry of the configuration, `row` how it is spoken to. `category` is None: by name only."""
+    """`provider` is the entry of the configuration, `row` how it is spoken to. `category` is None: by name only.
+
+    `counts_failures`: transient failures open the breaker, which they do not where nobody else could answer.
+    `is_off`: one of its limits, or of its account's, is 0.
+    """
 
     name: str
     provider: str
@@ -39,6 +50,12 @@ class Model:
     max_request_length: int | None
     context_tokens: int | None
     limits: Limits
+    scope: Scope
+    account: Scope | None  # of its provider entry, where that has limits or a throttle of its own
+    breaker: Breaker
+    counts_failures: bool
+    max_wait_ms: int
+    is_off: bool
     timeouts: Timeouts
     aliases: tuple[str, ...]
     fallbacks: tuple[str, ...]
@@ -64,6 +81,9 @@ def build_catalog(loaded: Loaded) -> Catalog:
     models = tuple(
         _model(loaded, index, entry) for index, entry in enumerate(config.models) if is_served(config, entry)
     )
+    models = tuple(
+        replace(model, counts_failures=model.counts_failures or _has_other(model, models)) for model in models
+    )
     by_name = {name: model for model in models for name in (model.name, *model.aliases)}
     secrets = [model.endpoint.token for model in models] + [key.token or "" for key in config.auth.keys]
     return Catalog(config, models, by_name, tuple(categories_of(config)), tuple({s for s in secrets if s}))
@@ -73,6 +93,8 @@ def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:
     config = loaded.config
     settled, row = _settle(entry, config.providers.get(entry.provider)), row_of(config, entry)
     capabilities = row.capabilities if settled.capabilities is None else frozenset(settled.capabilities)
+    breaker, timeouts = _breaker(settled), _timeouts(settled)
+    account = _account(entry.provider, config.providers.get(entry.provider), breaker, timeouts)
     is_image = settled.kind == "image" or settled.max_request_length == 0  # 0: the old mark of an image model
     return Model(
         name=entry.name,
@@ -86,18 +108,65 @@ def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:
         max_request_length=settled.max_request_length or None,
         context_tokens=settled.context_tokens,
         limits=entry,
-        timeouts=_timeouts(settled),
+        scope=Scope(
+            f"m#{entry.name}",
+            limits_of(entry),
+            settled.day_starts,
+            breaker,
+            _throttle(entry, timeouts),
+            settled.store_failure == "deny",
+        ),
+        account=account,
+        breaker=breaker,
+        counts_failures=settled.breaker is not None,
+        max_wait_ms=entry.max_wait_ms,
+        is_off=any(limit.most == 0 for limit in (*limits_of(entry), *(account.limits if account else ()))),
+        timeouts=timeouts,
         aliases=tuple(entry.aliases),
         fallbacks=tuple(settled.fallbacks),
         key_source=_key_source(loaded, index, entry),
     )
 
 
+def limits_of(block: Limits) -> tuple[Limit, ...]:
+    """The limits that are set, the widest window last."""
+    spans = itertools.product(("requests", "tokens"), ("minute", "hour", "day"))
+    found = ((what, span, getattr(block, f"{what}_per_{span}")) for what, span in spans)
+    return tuple(Limit(what, span, most) for what, span, most in found if most is not None)
+
+
+def _has_other(model: Model, models: tuple[Model, ...]) -> bool:
+    """Whether somebody else could answer in its place."""
+    return bool(model.fallbacks) or any(
+        other.name != model.name and not other.is_off and (other.category, other.kind) == (model.category, model.kind)
+        for other in models
+        if model.category
+    )
+
+
+def _breaker(settled: ModelEntry) -> Breaker:
+    block = settled.breaker or BreakerBlock()
+    return Breaker(block.failures, int(block.cooldown_seconds * 1000), int(block.max_cooldown_seconds * 1000))
+
+
+def _throttle(block: ThrottleBlock, timeouts: Timeouts) -> Throttle:
+    """A lease outlives the longest call by a minute."""
+    return Throttle(block.max_in_flight, block.min_interval_ms, int(timeouts.total * 1000) + 60_000)
+
+
+def _account(name: str, entry: ProviderEntry | None, breaker: Breaker, timeouts: Timeouts) -> Scope | None:
+    if entry is None:
+        return None
+    denies = entry.store_failure == "deny"
+    scope = Scope(f"p#{name}", limits_of(entry), entry.day_starts, None, _throttle(entry, timeouts), denies)
+    return None if scope.is_free else replace(scope, breaker=breaker)
+
+
 def _settle(entry: ModelEntry, provider: ProviderEntry | None) -> ModelEntry:
     """The model's own settings over its provider's, key by key; a provider's limits and throttle stay its own."""
     if provider is None:
         return entry
-    inherited = set(Settings.model_fields) - set(Limits.model_fields) - set(Throttle.model_fields)
+    inherited = set(Settings.model_fields) - set(Limits.model_fields) - set(ThrottleBlock.model_fields)
     defaults = provider.model_dump(include=inherited, exclude_unset=True)
     if entry.base_url:
         defaults.pop("url", None)  # the model's own address, whichever form it has, comes first

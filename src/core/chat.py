@@ -13,6 +13,7 @@ class Chat:
 
     body: dict[str, Any]
     length: int
+    hides_usage: bool = False  # usage is asked for on our own account, and the caller is not to see it
 
     @property
     def model(self) -> str:
@@ -28,6 +29,14 @@ class Chat:
         """Whether the caller asked for a usage chunk at the end of the stream."""
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
+
+    def with_usage(self) -> "Chat":
+        """The same, with the usage at the end of the stream, which the limits want to know."""
+        options = self.body.get("stream_options")
+        if self.wants_usage or not isinstance(options, dict | None):
+            return self
+        asked = {**self.body, "stream_options": {**(options or {}), "include_usage": True}}
+        return Chat(asked, self.length, hides_usage=True)
 
     @property
     def answers(self) -> int:

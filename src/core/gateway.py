@@ -1,122 +1,308 @@
-"""The story of one request, top to bottom: what is asked for, who may answer, ask them, pass the answer on, account.
+"""The story of one request, top to bottom: what is asked for, who may answer, reserve, ask, fall back, pass on, settle.
 
-The caller is known already (`front_door.py`); how a provider is spoken to is `upstream.py`'s and the providers' affair.
+The caller is known already (`front_door.py`). How a provider is spoken to is `upstream.py`'s and the providers' affair,
+what is reserved and settled `ledger.py`'s; what a failure means stands in `retries.py`.
 """
 
-import math
-import re
-import string
+import asyncio
+import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
-from urllib.parse import quote
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import orjson
 
 from . import routing, sse
+from .admission import Outcome, Refusal, Reservation
+from .all_failed import Attempt, all_failed, key_refused
+from .answers import Answer, EventStream, headers_of, in_safe_words
 from .auth import Caller
 from .catalog import Catalog, Model
 from .chat import parse_chat
+from .config.schema import Kind
 from .embedding import parse_embedding
-from .errors import UpstreamError
-from .providers.dialect import Endpoint
-from .telemetry import Record, holds_secret
+from .errors import GatewayError, TooLong, UpstreamError
+from .ledger import Grant, Ledger
+from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
+from .retries import RetryPolicy, cooldown_of, outcome_of, pause_before_again, pause_when_alone
+from .telemetry import Record, Telemetry, tokens_in
 from .upstream import ChunkStream, Upstream
 
-_KEY_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)  # other headers of ours may be quoted
-DEFAULT_RETRY_AFTER_S = 15.0  # a provider that is busy without saying until when
+LEFT = "client_left"
+_Given = TypeVar("_Given")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer: JSON."""
+@dataclass(slots=True)
+class Call:
+    """One request on its way: what it needs, who may answer, what came of each."""
 
-    body: bytes
-    headers: dict[str, str]
+    caller: Caller
+    record: Record
+    need: Need
+    candidates: list[Model]
+    by_name: bool
+    deadline: float  # of the event loop's clock
+    charge: Reservation | None = None  # of the caller's own limit
+    tried: dict[str, Attempt] = field(default_factory=dict)  # by model, the last word on each, the latest last
+    too_long_for: Model | None = None  # then only larger ones are asked
+    parked: tuple[Grant, UpstreamError] | None = None  # failed, but to be asked again if nobody else has room
+    may_park: bool = True
 
-
-@dataclass(frozen=True, slots=True)
-class EventStream:
-    """An answer that has begun. `events` yields bytes for the wire; whoever sends them calls `close` in the end."""
-
-    events: AsyncGenerator[bytes]
-    close: Callable[[], Awaitable[None]]
-    headers: dict[str, str]
+    def note(self, attempt: Attempt) -> None:
+        self.tried.pop(attempt.model, None)
+        self.tried[attempt.model] = attempt
 
 
 class Gateway:
-    def __init__(self, catalog: Catalog, upstream: Upstream) -> None:
+    def __init__(
+        self, catalog: Catalog, upstream: Upstream, ledger: Ledger, telemetry: Telemetry, *, retry: RetryPolicy
+    ) -> None:
         self.catalog = catalog
         self._upstream = upstream
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._retry = retry
 
     async def chat(self, raw: bytes, caller: Caller, record: Record) -> Answer | EventStream:
         """Answer a chat request. Raises GatewayError as long as nothing has been sent."""
         chat = parse_chat(raw)
-        model = routing.candidates(self.catalog, chat.model, caller)[0]
-        record.model, record.provider = model.name, model.provider
-        record.attempts += 1
-        try:
-            if chat.stream:
-                stream = await self._upstream.open_stream(model, chat)
-                record.first_token_s = record.elapsed()
-                return _event_stream(stream, model, record)
-            answer = await self._upstream.complete(model, chat)
-        except UpstreamError as error:
-            raise _for_the_caller(error, model, record) from error
-        record.note_usage(answer.body.get("usage"))
-        return Answer(answer.raw, _headers(model, record))
+        need = need_of_chat(chat.body, chat.length, answers=chat.answers)
+        call = self._call("chat", chat.model, need, caller, record)
+        if chat.stream:
+            counted = chat.with_usage() if any(self._ledger.counts_tokens(m, caller) for m in call.candidates) else chat
+            grant, stream = await self._answer(call, lambda model: self._upstream.open_stream(model, counted))
+            record.first_token_s, record.is_stream = record.elapsed(), True
+            self._telemetry.stream_began(record)
+            return self._pass_on(call, grant, stream)
+        grant, whole = await self._answer(call, lambda model: self._upstream.complete(model, chat))
+        return await self._hand_over(call, grant, whole.body.get("usage"), whole.raw)
 
     async def embed(self, raw: bytes, caller: Caller, record: Record) -> Answer:
         """Answer a request for embeddings. Raises GatewayError."""
         embedding = parse_embedding(raw)
-        model = routing.candidates(self.catalog, embedding.model, caller, "embedding")[0]
-        record.model, record.provider = model.name, model.provider
-        record.attempts += 1
+        call = self._call("embedding", embedding.model, need_of_embedding(embedding.length), caller, record)
+        grant, whole = await self._answer(call, lambda model: self._upstream.embed(model, embedding))
+        return await self._hand_over(call, grant, whole.body.get("usage"), whole.raw)
+
+    def _call(self, kind: Kind, asked: str, need: Need, caller: Caller, record: Record) -> Call:
+        candidates, by_name = routing.candidates(self.catalog, asked, caller, kind)
+        deadline = asyncio.get_running_loop().time() + candidates[0].timeouts.total
+        return Call(caller, record, need, candidates, by_name, deadline)
+
+    async def _answer(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
+        """Candidates in order until one answers. Raises GatewayError with what came of each when none did."""
+        call.charge = await self._charge(call)
+        given: tuple[Grant, _Given] | None = None
+        tokens: int | None = None  # of a client that leaves nobody knows what it used
         try:
-            answer = await self._upstream.embed(model, embedding)
-        except UpstreamError as error:
-            raise _for_the_caller(error, model, record) from error
-        record.note_usage(answer.body.get("usage"))
-        return Answer(answer.raw, _headers(model, record))
+            async with aclosing(self._in_order(call)) as in_order:
+                async for model, patience_ms in in_order:
+                    given = await self._try(model, patience_ms, call, ask)
+                    if given is not None:
+                        return given
+            raise all_failed(list(call.tried.values()), now_ms=self._ledger.now_ms())
+        except GatewayError as error:
+            tokens = 0
+            error.headers["x-sluice-attempts"] = str(call.record.attempts)
+            raise
+        finally:
+            await self._give_up_parked(call)
+            if given is None:
+                await self._ledger.settle_charge(call.charge, tokens=tokens, is_refund=call.record.attempts == 0)
 
+    async def _charge(self, call: Call) -> Reservation | None:
+        charge = await self._ledger.charge(call.caller, call.need)
+        if isinstance(charge, Refusal):
+            self._telemetry.refused(call.record, charge)
+            raise key_refused(charge, call.caller.name, now_ms=self._ledger.now_ms())
+        return charge
 
-def _event_stream(stream: ChunkStream, model: Model, record: Record) -> EventStream:
-    async def settle() -> None:
-        record.note_usage(stream.progress.usage)
-        await stream.aclose()
+    async def _in_order(self, call: Call) -> AsyncGenerator[tuple[Model, int]]:
+        """Candidates, best first, each with how long (ms) it is worth waiting for when only its throttle is in the way.
 
-    return EventStream(_events(stream, model, record), settle, _headers(model, record))
+        In a category nobody is waited for, and nobody asked again, as long as there are others to try.
+        """
+        able = [model for model in call.candidates if self._is_able(model, call)]
+        if call.by_name:
+            for model in able:
+                yield model, model.max_wait_ms
+            return
+        for group in routing.by_priority(able):
+            for model in await self._ledger.in_order(group):
+                yield model, 0 if len(able) > 1 else model.max_wait_ms
+        for model in able:
+            if len(able) > 1 and model.name in call.tried and call.tried[model.name].is_throttled:
+                yield model, model.max_wait_ms
+        if call.parked is not None:
+            grant, error = call.parked
+            pause = pause_when_alone(error, random=random.random)
+            if pause is not None and self._may_ask(call, after_s=pause):
+                call.parked, call.may_park = None, False
+                await self._ledger.settle(grant, Outcome(tokens=0, is_refund=not error.reached))
+                await asyncio.sleep(pause)
+                yield grant.model, 0
 
+    def _is_able(self, model: Model, call: Call) -> bool:
+        rule = shortfall(model, call.need)
+        if rule is not None:
+            call.note(Attempt(model.name, "need", rule))
+        return rule is None
 
-async def _events(stream: ChunkStream, model: Model, record: Record) -> AsyncGenerator[bytes]:
-    """Every chunk as soon as it is whole. What breaks off now can only be said in band, and nothing after it."""
-    try:
-        async for chunks in stream.batches():
-            yield b"".join(sse.encode(chunk.encode()) for chunk in chunks) or sse.KEEP_ALIVE
-        yield sse.DONE
-    except UpstreamError as error:
-        told = _for_the_caller(error, model, record)
-        record.error = told.code or told.type
-        yield sse.encode(orjson.dumps(told.body()))
+    def _may_ask(self, call: Call, *, after_s: float = 0.0) -> bool:
+        """Whether time and attempts are left for one more call to a provider."""
+        is_in_time = asyncio.get_running_loop().time() + after_s < call.deadline
+        return is_in_time and call.record.attempts < self.catalog.config.server.max_attempts
 
+    async def _try(
+        self, model: Model, patience_ms: int, call: Call, ask: Callable[[Model], Awaitable[_Given]]
+    ) -> tuple[Grant, _Given] | None:
+        """Ask one model, again where that makes sense. None: it has no room, or it failed and another may be asked."""
+        if call.too_long_for is not None and not is_larger(model, call.too_long_for):
+            call.note(Attempt(model.name, "need", "context_length_exceeded"))
+            return None
+        asked = 0
+        while self._may_ask(call):
+            grant = await self._ledger.admit(model, call.need, patience_ms)
+            if isinstance(grant, Refusal):
+                self._note_refusal(model, grant, call)
+                return None
+            try:
+                return grant, await self._ask(grant, call, ask)
+            except UpstreamError as error:
+                asked += 1
+                pause = None if grant.is_probe else self._pause(error, asked, call)
+                await self._note_failure(error, grant, call, is_final=pause is None)
+                if error.ends:
+                    raise
+                if pause is None:
+                    return None
+                await asyncio.sleep(pause)
+        return None
 
-def _headers(model: Model, record: Record) -> dict[str, str]:
-    name = quote(model.name, safe=string.printable)  # a header holds ASCII only; most names are that
-    return {"x-sluice-model": name, "x-sluice-attempts": str(record.attempts)}
+    async def _ask(self, grant: Grant, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> _Given:
+        """One call to a provider, at its slot. Whoever is cancelled here leaves nothing reserved."""
+        record, is_asked, is_settled = call.record, False, False
+        try:
+            await self._give_up_parked(call)
+            await asyncio.sleep(max(0, grant.slot_ms - self._ledger.now_ms()) / 1000)
+            record.model, record.provider = grant.model.name, grant.model.provider
+            record.attempts += 1
+            is_asked, began = True, time.perf_counter()
+            try:
+                given = await ask(grant.model)
+            finally:
+                record.waited_s += time.perf_counter() - began
+            is_settled = True  # by whoever passes the answer on
+            return given
+        except UpstreamError:
+            is_settled = True  # by whoever judges the failure
+            raise
+        finally:
+            if not is_settled:
+                if is_asked:
+                    self._telemetry.attempted(record, LEFT)
+                await self._ledger.settle(grant, Outcome(is_refund=not is_asked))
 
+    def _pause(self, error: UpstreamError, asked: int, call: Call) -> float | None:
+        pause = pause_before_again(
+            error,
+            asked=asked,
+            by_name=call.by_name,
+            is_last=len(call.candidates) == 1,
+            policy=self._retry,
+            random=random.random,
+        )
+        return pause if pause is not None and self._may_ask(call, after_s=pause) else None
 
-def _secrets_of(endpoint: Endpoint) -> list[str]:
-    keys = [value for name, value in endpoint.headers.items() if _KEY_HEADER.search(name)]
-    return [secret for secret in (endpoint.token, *keys) if secret]
+    def _note_refusal(self, model: Model, refusal: Refusal, call: Call) -> None:
+        self._telemetry.refused(call.record, refusal)
+        known = call.tried.get(model.name)
+        if known is None or known.kind != "upstream":
+            call.note(Attempt.of_refusal(model.name, refusal))
 
+    async def _note_failure(self, error: UpstreamError, grant: Grant, call: Call, *, is_final: bool) -> None:
+        model, now_ms = grant.model, self._ledger.now_ms()
+        in_safe_words(error, model)
+        call.note(Attempt.of_failure(model, error, now_ms=now_ms))
+        call.record.trail.append(f"{model.name}: {error.kind} {error.upstream_status or ''}".rstrip())
+        self._telemetry.attempted(call.record, error.kind)
+        if isinstance(error, TooLong):
+            call.too_long_for = model
+        if not is_final:
+            await self._ledger.settle(grant, Outcome(tokens=0, is_refund=not error.reached))
+        elif self._may_park(error, grant, call):
+            call.parked = (grant, error)
+        else:
+            await self._settle_failure(error, grant)
 
-def _for_the_caller(error: UpstreamError, model: Model, record: Record) -> UpstreamError:
-    """The provider's own words reach the caller only if they quote nothing of ours."""
-    words = f"{error.message} {error.param} {error.code}"
-    if holds_secret(words, _secrets_of(model.endpoint)):
-        error.message = "The provider refused the request; its words quote a key and are left out."
-        error.param, error.code = None, type(error).code
-    error.headers["x-sluice-attempts"] = str(record.attempts)
-    if error.status in (429, 503):
-        wait = DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
-        error.headers["retry-after"] = str(max(1, math.ceil(wait)))
-    return error
+    def _may_park(self, error: UpstreamError, grant: Grant, call: Call) -> bool:
+        """In a category: whether it would be worth asking again, should nobody else have room."""
+        again = pause_when_alone(error, random=random.random)
+        return call.may_park and not call.by_name and not grant.is_probe and again is not None
+
+    async def _give_up_parked(self, call: Call) -> None:
+        """Somebody else answers, or nobody: the failure is final now."""
+        if call.parked is not None:
+            (grant, error), call.parked = call.parked, None
+            await self._settle_failure(error, grant)
+
+    async def _settle_failure(self, error: UpstreamError, grant: Grant) -> None:
+        model, now_ms = grant.model, self._ledger.now_ms()
+        await self._ledger.settle(grant, outcome_of(error, model, now_ms=now_ms))
+        await self._cool_account(error, model)
+
+    async def _cool_account(self, error: UpstreamError, model: Model) -> None:
+        """What was said of the account holds for all its models."""
+        now_ms = self._ledger.now_ms()
+        if error.is_account and (until_ms := cooldown_of(error, model, now_ms=now_ms)) is not None:
+            account = [other for other in self.catalog.models if other.provider == model.provider]
+            await self._ledger.cool(account, until_ms)
+
+    async def _hand_over(self, call: Call, grant: Grant, usage: object, raw: bytes) -> Answer:
+        """A whole answer."""
+        self._telemetry.attempted(call.record, "ok")
+        await self._settle_answer(call, grant, usage, Outcome(verdict=True))
+        return Answer(raw, self._headers(call, grant))
+
+    def _pass_on(self, call: Call, grant: Grant, stream: ChunkStream) -> EventStream:
+        """A stream: every chunk as soon as it is whole. What breaks off now is said in band, and nothing after it."""
+        came_to, outcome = LEFT, Outcome()
+        failure: UpstreamError | None = None
+
+        async def events() -> AsyncGenerator[bytes]:
+            nonlocal came_to, outcome, failure
+            try:
+                async for chunks in stream.batches():
+                    yield b"".join(sse.encode(chunk.encode()) for chunk in chunks) or sse.KEEP_ALIVE
+                came_to, outcome = "ok", Outcome(verdict=True)
+                yield sse.DONE
+            except UpstreamError as error:
+                failure = in_safe_words(error, grant.model)
+                call.record.error = error.code or error.kind
+                came_to, outcome = error.kind, outcome_of(error, grant.model, now_ms=self._ledger.now_ms())
+                yield sse.encode(orjson.dumps(error.body()))
+
+        async def close() -> None:
+            self._telemetry.attempted(call.record, came_to)
+            try:
+                await self._settle_answer(call, grant, stream.progress.usage, outcome)
+                if failure is not None:
+                    await self._cool_account(failure, grant.model)
+            finally:
+                await stream.aclose()
+
+        return EventStream(events(), close, self._headers(call, grant))
+
+    async def _settle_answer(self, call: Call, grant: Grant, usage: object, outcome: Outcome) -> None:
+        tokens = tokens_in(usage)
+        call.record.note_usage(usage)
+        try:
+            await self._ledger.settle(grant, replace(outcome, tokens=tokens))
+        finally:
+            await self._ledger.settle_charge(call.charge, tokens=tokens)
+
+    def _headers(self, call: Call, grant: Grant) -> dict[str, str]:
+        now = self._ledger.now_ms() / 1000
+        return headers_of(grant.model, grant.reservations[0], attempts=call.record.attempts, now=now)

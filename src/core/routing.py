@@ -1,32 +1,74 @@
 """Which models may answer a request, best first. Pure: no I/O, no clock."""
 
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
 from .auth import Caller
 from .catalog import Catalog, Model
 from .config.schema import Kind
 from .errors import InvalidRequest, ModelNotFound
+from .need import BYTES_A_TOKEN
+from .plan import Image, number
 
 USES: dict[Kind, str] = {"chat": "chat", "embedding": "embeddings", "image": "images"}
+IDLE_MS = 3_600_000
 
 
-def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> list[Model]:
-    """`asked` is a model's name or alias, a category in any case, or empty: the default category.
+def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> tuple[list[Model], bool]:
+    """The models to try, by priority, and whether they were asked for by name: then that one and its fallbacks.
 
-    Raises ModelNotFound, also for what the caller's key is not allowed to use: what others may use is not its business.
+    `asked` is a model's name or alias, a category in any case, or empty: the default category. Raises ModelNotFound,
+    also for what the caller's key is not allowed to use: what others may use is not its business.
     """
     category = _category(catalog, asked)
     if category is None:
-        named = [catalog.by_name[asked]]
-        if named[0].kind != kind and may_use(caller, named[0]):
-            raise InvalidRequest(f"{asked} is a model for {USES[named[0].kind]}, not for {USES[kind]}.", param="model")
-    else:
-        of_kind = [model for model in catalog.of_category(category) if model.kind == kind]
-        named = sorted(of_kind, key=lambda model: model.priority)
-    allowed = [model for model in named if may_use(caller, model)]
+        return _by_name(catalog, catalog.by_name[asked], asked, caller, kind), True
+    models = [model for model in catalog.of_category(category) if model.kind == kind and not model.is_off]
+    allowed = [model for model in models if may_use(caller, model)]
+    if models and not allowed:
+        raise _unknown(asked or category)
     if not allowed:
-        if category and not named:
-            raise ModelNotFound(f"No model of size {category} for {USES[kind]} is configured.", param="model")
-        raise _unknown(asked or category or "")
-    return allowed
+        raise ModelNotFound(f"No model of size {category} for {USES[kind]} is configured.", param="model")
+    return sorted(allowed, key=lambda model: model.priority), False
+
+
+def in_order(models: Sequence[Model], images: Mapping[str, Image], now_ms: int) -> list[Model]:
+    """Models of one priority: those idle for an hour first, smaller before larger; then the least recently used."""
+
+    def rank(model: Model) -> tuple[bool, float, int]:
+        last = number(images.get(model.scope.key, {}), "lr")
+        is_idle = now_ms - last > IDLE_MS
+        return not is_idle, _size(model) if is_idle else 0.0, last
+
+    return sorted(models, key=rank)
+
+
+def _size(model: Model) -> float:
+    """Bytes that it takes, as far as that is configured."""
+    return model.max_request_length or (model.context_tokens or float("inf")) * BYTES_A_TOKEN
+
+
+def by_priority(models: Sequence[Model]) -> Iterator[list[Model]]:
+    """Groups of equal priority of a list that is sorted by it."""
+    for _, group in itertools.groupby(models, key=lambda model: model.priority):
+        yield list(group)
+
+
+def may_use(caller: Caller, model: Model) -> bool:
+    """Whether the caller's key is confined to other models: `models` of a key names models, aliases or categories."""
+    allowed = caller.entry.models
+    names = {model.name, *model.aliases}
+    return allowed is None or any(name in names or name.upper() == model.category for name in allowed)
+
+
+def _by_name(catalog: Catalog, model: Model, asked: str, caller: Caller, kind: Kind) -> list[Model]:
+    if model.is_off or not may_use(caller, model):
+        raise _unknown(asked)
+    if model.kind != kind:
+        raise InvalidRequest(f"{asked} is a model for {USES[model.kind]}, not for {USES[kind]}.", param="model")
+    named = [catalog.by_name[name] for name in model.fallbacks if name in catalog.by_name]
+    fallbacks = [m for m in named if m.kind == kind and not m.is_off and may_use(caller, m)]
+    return list({each.name: each for each in [model, *fallbacks]}.values())
 
 
 def _category(catalog: Catalog, asked: str) -> str | None:
@@ -40,13 +82,6 @@ def _category(catalog: Catalog, asked: str) -> str | None:
     if catalog.config.server.unknown_model == "404":
         raise _unknown(asked)
     return catalog.config.server.unknown_model
-
-
-def may_use(caller: Caller, model: Model) -> bool:
-    """Whether the caller's key is confined to other models: `models` of a key names models, aliases or categories."""
-    allowed = caller.entry.models
-    names = {model.name, *model.aliases}
-    return allowed is None or any(name in names or name.upper() == model.category for name in allowed)
 
 
 def _unknown(asked: str) -> ModelNotFound:

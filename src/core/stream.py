@@ -64,6 +64,11 @@ def is_real(chunk: Chunk) -> bool:
     return False
 
 
+def is_usage(chunk: Chunk) -> bool:
+    """The chunk that `include_usage` brings: usage and nothing else."""
+    return isinstance(chunk.body.get("usage"), dict) and chunk.body.get("choices") == []
+
+
 def choices_of(chunk: Chunk) -> list[dict[str, Any]]:
     choices = chunk.body.get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []

@@ -1,42 +1,80 @@
 """The HTTP surface as one ASGI application: routes behind the front door, OpenAI's error form, CORS if asked for."""
 
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from .auth import Keyring
 from .catalog import Catalog
-from .errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from .errors import GatewayError, InternalError, MethodNotAllowed, NotFound, Unavailable
 from .front_door import FrontDoor
 from .gateway import Gateway
+from .ledger import Ledger
+from .retries import RetryPolicy
 from .routes.chat import chat_routes
 from .routes.embeddings import embedding_routes
 from .routes.health import health_routes
 from .routes.models import model_routes
+from .store.port import StoreError
 from .telemetry import Telemetry
 from .upstream import Upstream
 
+_LOG = logging.getLogger("sluice")
+_EXPOSED = [
+    "x-request-id",
+    "x-sluice-model",
+    "x-sluice-attempts",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "retry-after",
+]
 
-def make_surface(catalog: Catalog, upstream: Upstream, telemetry: Telemetry, *, version: str, started: int) -> ASGIApp:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What a door brings along. `started`: Unix seconds, shown as the models' age; `routes`: paths of its own."""
+
+    telemetry: Telemetry
+    version: str
+    started: int
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    clock: Callable[[], float] = time.time
+    routes: Sequence[Callable[[Catalog, Ledger], APIRouter]] = ()
+
+
+def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Door) -> ASGIApp:
     api = FastAPI(
         title="Sluice",
-        version=version,
+        version=door.version,
         summary="One OpenAI-compatible URL in front of many providers",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={GatewayError: _answer, HTTPException: _answer_http, Exception: _answer_bug},
+        exception_handlers={
+            GatewayError: _answer,
+            HTTPException: _answer_http,
+            StoreError: _answer_store,
+            Exception: _answer_bug,
+        },
     )
-    gateway = Gateway(catalog, upstream)
+    gateway = Gateway(catalog, upstream, ledger, door.telemetry, retry=door.retry)
     api.include_router(chat_routes(gateway))
     api.include_router(embedding_routes(gateway))
-    api.include_router(model_routes(catalog, started))
-    api.include_router(health_routes())
+    api.include_router(model_routes(catalog, door.started))
+    api.include_router(health_routes(catalog, ledger))
+    for make_routes in door.routes:
+        api.include_router(make_routes(catalog, ledger))
     server = catalog.config.server
     app: ASGIApp = FrontDoor(
-        api, keyring=Keyring(catalog.config.auth.keys), max_body_bytes=server.max_body_bytes, telemetry=telemetry
+        api, keyring=Keyring(catalog.config.auth.keys), max_body_bytes=server.max_body_bytes, telemetry=door.telemetry
     )
     if server.cors_origins:
         app = CORSMiddleware(
@@ -44,7 +82,7 @@ def make_surface(catalog: Catalog, upstream: Upstream, telemetry: Telemetry, *, 
             allow_origins=server.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-sluice-model", "x-sluice-attempts", "retry-after"],
+            expose_headers=_EXPOSED,
         )
     return app
 
@@ -62,6 +100,13 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         return await _answer(request, MethodNotAllowed(f"{path} does not take {method}.", headers=error.headers))
     return await _answer(request, NotFound(f"There is no {method} {path} here."))
+
+
+async def _answer_store(request: Request, error: Exception) -> Response:
+    _LOG.error("%s: %s", request.scope["sluice.record"].request_id, error)
+    unavailable = Unavailable("The gateway's limits cannot be checked now. Try again later.", code="store_unavailable")
+    unavailable.headers["retry-after"] = "1"
+    return await _answer(request, unavailable)
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the front door logs it

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from .admission import Refusal
 
 
 @dataclass(slots=True)
 class Record:
     """One request. Times are seconds since `started`; fields are None where they do not apply or are not known.
 
-    `error` is the code of what went wrong, also when that was after a status 200 had gone out; `client_left` when the
-    client did not wait for the end.
+    `waited_s` is the time spent waiting for providers to begin, `trail` what came of those that failed. `error` is
+    the code of what went wrong, also when that was after a status 200 had gone out; `client_left` when the client did
+    not wait for the end.
     """
 
     request_id: str
@@ -27,10 +30,19 @@ class Record:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     attempts: int = 0
+    waited_s: float = 0.0
+    is_stream: bool = False
+    trail: list[str] = field(default_factory=list)
     error: str | None = None
 
     def elapsed(self) -> float:
         return time.perf_counter() - self.started
+
+    @property
+    def overhead_s(self) -> float:
+        """What the gateway itself took, up to the first token or the whole answer."""
+        until = self.total_s if self.first_token_s is None else self.first_token_s
+        return max(0.0, (until or 0.0) - self.waited_s)
 
     def note_usage(self, usage: object) -> None:
         """OpenAI's `usage` object, or anything else, which is ignored."""
@@ -43,9 +55,36 @@ class Record:
 class Telemetry(Protocol):
     def request_done(self, record: Record) -> None: ...
 
+    def stream_began(self, record: Record) -> None:
+        """The first chunk of a stream is there; `request_done` of the same record will be its end."""
+        ...
+
+    def attempted(self, record: Record, outcome: str) -> None:
+        """A call to `record.model` has ended: `ok`, the kind of its failure or `client_left`."""
+        ...
+
+    def refused(self, record: Record, refusal: Refusal) -> None:
+        """A scope had no room."""
+        ...
+
+    def store_fared(self, how: str) -> None:
+        """A shared store was out of reach: `degraded`, `denied`, `busy`, `lost` (a write), or is `back`."""
+        ...
+
     def unexpected(self, record: Record, error: Exception) -> None:
         """A bug of ours: the client got a 500."""
         ...
+
+
+def tokens_in(usage: object) -> int | None:
+    """All tokens of OpenAI's `usage` object; None for anything else."""
+    if not isinstance(usage, dict):
+        return None
+    parts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    total = usage.get("total_tokens")
+    if isinstance(total, int) and not isinstance(total, bool):
+        return total
+    return sum(part for part in parts if isinstance(part, int)) or None
 
 
 def holds_secret(text: str, secrets: Iterable[str], *, window: int = 8) -> bool:

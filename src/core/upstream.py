@@ -23,7 +23,7 @@ from .http_client.port import (
     TlsFailed,
 )
 from .providers.dialect import Completion
-from .stream import Chunk, Done, Item, Progress, is_real
+from .stream import Chunk, Done, Item, Progress, is_real, is_usage
 
 KEEP_ALIVE_S = 15.0
 DRAIN_S = 0.05  # after `[DONE]` the end of the body is usually there: read it, and the connection can serve again
@@ -120,6 +120,7 @@ class ChunkStream:
         self, model: Model, chat: Chat, response: HttpResponse, *, started: float, keep_alive_s: float
     ) -> None:
         self.progress = Progress(expected=chat.answers)
+        self._hides_usage = chat.hides_usage
         self._timeouts = model.timeouts
         self._keep_alive_s = keep_alive_s
         self._response = response
@@ -193,7 +194,8 @@ class ChunkStream:
                 self._saw_done = True
                 break
             self.progress.note(item)
-            chunks.append(item)
+            if not (self._hides_usage and is_usage(item)):
+                chunks.append(item)
         return chunks, None
 
     async def _next_items(self, speak_at: float) -> list[Item]:

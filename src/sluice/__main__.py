@@ -1,10 +1,14 @@
 """The command line. Each command is a few lines here and a module beside it, imported only when it is called."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from core import __version__
+
+if TYPE_CHECKING:
+    from core.config import Loaded
 
 _config = click.option(
     "--config",
@@ -58,6 +62,53 @@ def check(config: Path, env_file: Path | None) -> None:
     from .environment import read_config, read_environment
 
     click.echo(route_table(read_config(config, read_environment(env_file))))
+
+
+@main.command()
+@_config
+@_env_file
+@click.option("--key", metavar="NAME", help="As this caller [default: the first key].")
+@click.argument("request", type=click.File("rb"), metavar="REQUEST.json")
+def explain(config: Path, env_file: Path | None, key: str | None, request: BinaryIO) -> None:
+    """Show who would answer a request now, and why not the others, without sending it. `-` reads standard input."""
+    from .environment import read_config, read_environment
+    from .explain import explanation
+
+    click.echo(explanation(read_config(config, read_environment(env_file)), request.read(), key))
+
+
+@main.group(invoke_without_command=True)
+@_config
+@_env_file
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def state(context: click.Context, config: Path, env_file: Path | None, as_json: bool) -> None:
+    """Show what is used of every limit, which breakers are open, and who is cooling until when."""
+    from .environment import read_config, read_environment
+    from .state import show
+
+    context.obj = read_config(config, read_environment(env_file))
+    if context.invoked_subcommand is None:
+        click.echo(show(context.obj, as_json=as_json))
+
+
+@state.command("reset")
+@click.argument("name")
+@click.pass_obj
+def state_reset(loaded: "Loaded", name: str) -> None:
+    """Close the breaker and end the cooldown of a model or a provider."""
+    from .state import reset
+
+    click.echo(reset(loaded, name))
+
+
+@state.command("create-table")
+@click.pass_obj
+def state_create_table(loaded: "Loaded") -> None:
+    """Make the DynamoDB table on an endpoint, for local use."""
+    from .state import create_table
+
+    click.echo(create_table(loaded))
 
 
 if __name__ == "__main__":

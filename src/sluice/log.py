@@ -9,42 +9,52 @@ from typing import Any, TextIO
 
 import orjson
 
-from core.telemetry import Record, Telemetry
+from core.admission import Refusal
+from core.telemetry import Record
 
 _LOG = logging.getLogger("sluice")
 _HEALTH = frozenset({"/ping", "/ready"})  # asked every few seconds by load balancers: not worth a line
 
 
-class TerminalLog:
+class RequestLog:
+    """A line a request, once it is over. What happens on the way is the metrics' affair."""
+
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
+    def line(self, record: Record) -> str:
+        raise NotImplementedError
+
     def request_done(self, record: Record) -> None:
-        if record.path in _HEALTH:
-            return
-        self._out.write(_readable(record) + "\n")
-        self._out.flush()
+        if record.path not in _HEALTH:
+            self._out.write(self.line(record))
+            self._out.flush()
 
     def unexpected(self, record: Record, error: Exception) -> None:
         _LOG.error("%s failed: %s", record.request_id, _where(error))
 
+    def stream_began(self, record: Record) -> None: ...
 
-class JsonLog:
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def attempted(self, record: Record, outcome: str) -> None: ...
 
-    def request_done(self, record: Record) -> None:
-        if record.path in _HEALTH:
-            return
-        fields = {name: value for name, value in asdict(record).items() if value is not None and name != "started"}
-        self._out.write(json_line("info", "request", fields))
-        self._out.flush()
+    def refused(self, record: Record, refusal: Refusal) -> None: ...
 
-    def unexpected(self, record: Record, error: Exception) -> None:
-        _LOG.error("%s failed: %s", record.request_id, _where(error))
+    def store_fared(self, how: str) -> None: ...
 
 
-def make_log(out: TextIO) -> Telemetry:
+class TerminalLog(RequestLog):
+    def line(self, record: Record) -> str:
+        return _readable(record) + "\n"
+
+
+class JsonLog(RequestLog):
+    def line(self, record: Record) -> str:
+        known = {name: value for name, value in asdict(record).items() if value not in (None, [])}
+        untold = {"started", "is_stream"} if record.attempts else {"started", "is_stream", "waited_s"}
+        return json_line("info", "request", {name: value for name, value in known.items() if name not in untold})
+
+
+def make_log(out: TextIO) -> RequestLog:
     """Also sends what libraries and we ourselves have to say, from warnings up, to stderr in the same form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_TerminalFormatter() if sys.stderr.isatty() else _JsonFormatter())
@@ -92,6 +102,7 @@ def _readable(record: Record) -> str:
         parts.append(f"{record.prompt_tokens or 0}+{record.completion_tokens} tokens")
     if record.attempts:
         parts.append(f"{record.attempts} attempt{'s'[: record.attempts > 1]}")
+    parts += [f"({'; '.join(record.trail)})"] if record.trail else []
     parts += [f"key {record.caller}"] if record.caller else []
     parts += [f"error {record.error}"] if record.error else []
     return _printable("  ".join([*parts, record.request_id]))

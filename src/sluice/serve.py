@@ -24,11 +24,14 @@ from core.app import build
 from core.auth import LOCAL_TOKEN, Keyring
 from core.config import Loaded
 from core.errors import Unauthorized
+from core.store.port import StoreError
 
-from .environment import DOT_ENV, Environment, read_config, read_environment
+from .environment import DOT_ENV, Environment, read_config, read_environment, retry_policy
 from .http_protocol import HttpProtocol
 from .log import make_log
+from .metrics import Metrics, share_between_workers
 from .reload import ReloadingApp
+from .told import Told
 
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
@@ -49,7 +52,19 @@ class MakeApp:
         except click.ClickException as error:
             error.show()
             raise SystemExit(STARTUP_FAILURE) from None
-        app = build(loaded, make_log(sys.stdout), version=__version__, started=int(time.time()))
+        metrics = Metrics()
+        try:
+            app = build(
+                loaded,
+                Told(make_log(sys.stdout), metrics),
+                version=__version__,
+                started=int(time.time()),
+                retry=retry_policy(read_environment(self.env_file)),
+                routes=[metrics.routes],
+            )
+        except StoreError as error:
+            click.ClickException(str(error)).show()
+            raise SystemExit(STARTUP_FAILURE) from None
         return ReloadingApp(app, [self.config, self.env_file or DOT_ENV], self.read)
 
     def read(self) -> Loaded:
@@ -91,6 +106,7 @@ def serve(options: Options) -> None:
 def _prepare(config: uvicorn.Config, listener: socket.socket) -> Callable[[], None]:
     """Signals are heard from here on: nothing should greet that cannot be stopped yet."""
     if config.workers > 1:
+        share_between_workers()
         return _Workers(config, sockets=[listener]).run
     server = uvicorn.Server(config)
     if config.reload:

@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ..gateway import EventStream, Gateway
+from ..answers import EventStream
+from ..gateway import Gateway
 from .openapi import CHAT
 
 _STREAM_HEADERS = [

@@ -1,0 +1,63 @@
+"""What a caller is given: a whole answer or a stream that has begun, its headers, failures in words that are safe."""
+
+import math
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from .admission import Reservation
+from .catalog import Model
+from .errors import UpstreamError
+from .providers.dialect import Endpoint
+from .telemetry import holds_secret
+
+_KEY_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)  # other headers of ours may be quoted
+_SAFE = "".join(map(chr, range(0x20, 0x7F)))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: JSON."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """An answer that has begun. `events` yields bytes for the wire; whoever sends them calls `close` in the end."""
+
+    events: AsyncGenerator[bytes]
+    close: Callable[[], Awaitable[None]]
+    headers: dict[str, str]
+
+
+def headers_of(model: Model, reservation: Reservation, *, attempts: int, now: float) -> dict[str, str]:
+    """Who answered, after how many calls, and what is left of its tightest limit on requests."""
+    headers = {"x-sluice-model": quote(model.name, safe=_SAFE), "x-sluice-attempts": str(attempts)}
+    rows = [
+        (window.limit.most - used, window)
+        for window, used in zip(reservation.windows, reservation.used, strict=True)
+        if window.limit.what == "requests"
+    ]
+    if rows:
+        remaining, window = min(rows, key=lambda row: row[0])
+        headers["x-ratelimit-limit-requests"] = str(window.limit.most)
+        headers["x-ratelimit-remaining-requests"] = str(max(0, remaining))
+        headers["x-ratelimit-reset-requests"] = str(max(0, math.ceil(window.ends - now)))
+    return headers
+
+
+def in_safe_words(error: UpstreamError, model: Model) -> UpstreamError:
+    """The provider's own words reach the caller only if they quote nothing of ours."""
+    words = f"{error.message} {error.param} {error.code}"
+    if holds_secret(words, _secrets_of(model.endpoint)):
+        error.message = "The provider refused the request; its words quote a key and are left out."
+        error.param, error.code = None, type(error).code
+    return error
+
+
+def _secrets_of(endpoint: Endpoint) -> list[str]:
+    keys = [value for name, value in endpoint.headers.items() if _KEY_HEADER.search(name)]
+    return [secret for secret in (endpoint.token, *keys) if secret]

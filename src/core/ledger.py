@@ -1,0 +1,146 @@
+"""What is reserved before a call and settled after it, over the scopes that the call falls under.
+
+Order: the caller's key once for a request; then for each call to a provider the model, then its account if that has
+limits of its own. When a later scope refuses, the earlier ones are given back.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from . import routing
+from .admission import Outcome, Refusal, Reservation, Scope
+from .auth import Caller
+from .breaker import cool
+from .catalog import Model
+from .limits import Cost
+from .need import Need
+from .plan import Image
+from .store.port import StateStore, StoreError
+
+POLL_S = 0.02  # how often a call that waits for a lease looks again
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to ask a model once: the model's reservation, and its account's where that has limits of its own."""
+
+    model: Model
+    reservations: tuple[Reservation, ...]
+
+    @property
+    def slot_ms(self) -> int:
+        """When (ms) the call may go."""
+        return max(reservation.slot_ms for reservation in self.reservations)
+
+    @property
+    def is_probe(self) -> bool:
+        return any(reservation.probe_id for reservation in self.reservations)
+
+
+class Ledger:
+    """Raises StoreError when the store fails. A client that leaves cancels its request wherever it stands: what is
+    being written then is written to its end, and what was just reserved is given back.
+    """
+
+    def __init__(self, store: StateStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def counts_tokens(self, model: Model, caller: Caller) -> bool:
+        """Whether it matters to any limit how many tokens a call takes."""
+        scopes = [model.scope, caller.scope, *([model.account] if model.account else [])]
+        return any(limit.what == "tokens" for scope in scopes for limit in scope.limits)
+
+    async def in_order(self, models: Sequence[Model]) -> list[Model]:
+        """Models of one priority by what the store knows of their use; a single one is not looked up."""
+        if len(models) == 1:
+            return list(models)
+        return routing.in_order(models, await self.images(models), self.now_ms())
+
+    async def images(self, models: Sequence[Model]) -> Mapping[str, Image]:
+        """What the store knows of these models, by the key of their scope."""
+        return await self._store.snapshot([model.scope.key for model in models])
+
+    async def charge(self, caller: Caller, need: Need) -> Reservation | Refusal | None:
+        """The caller's own limit, once for a request; None: it has none."""
+        if caller.scope.is_free:
+            return None
+        return await _to_the_end(self._reserve_scope(caller.scope, need, 0), self._give_back)
+
+    async def settle_charge(self, charge: Reservation | None, *, tokens: int | None, is_refund: bool = False) -> None:
+        if charge is not None:
+            outcome = Outcome(tokens=tokens, is_refund=is_refund)
+            await _to_the_end(self._store.finish(charge, outcome, now_ms=self.now_ms()))
+
+    async def admit(self, model: Model, need: Need, patience_ms: int) -> Grant | Refusal:
+        """Reserve one call. Waits up to `patience_ms` where only a throttle is in the way."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_ms / 1000
+        while True:
+            left_ms = max(0, int((until - loop.time()) * 1000))
+            verdict = await _to_the_end(self._reserve(model, need, left_ms), self._give_back)
+            if isinstance(verdict, Grant) or not verdict.is_throttled or not left_ms:
+                return verdict
+            await asyncio.sleep(POLL_S)
+
+    async def settle(self, grant: Grant, outcome: Outcome) -> None:
+        """Once for each grant. Health is the model's affair; of its account only the amounts are settled."""
+        await _to_the_end(self._settle(grant, outcome))
+
+    async def cool(self, models: Sequence[Model], until_ms: int) -> None:
+        """Leave all these models alone until then (ms): what was said concerns their account."""
+        await _to_the_end(self._cool(models, until_ms))
+
+    async def _settle(self, grant: Grant, outcome: Outcome) -> None:
+        of_model, *of_account = grant.reservations
+        now_ms = self.now_ms()
+        await self._store.finish(of_model, outcome, now_ms=now_ms)
+        for reservation in of_account:
+            await self._store.finish(reservation, replace(outcome, verdict=None, cool_until_ms=None), now_ms=now_ms)
+
+    async def _cool(self, models: Sequence[Model], until_ms: int) -> None:
+        for model in models:
+            await self._store.write(model.scope.key, cool(until_ms))
+
+    async def _give_back(self, taken: Grant | Reservation | Refusal) -> None:
+        """The call will not be made."""
+        if isinstance(taken, Grant):
+            await self._settle(taken, Outcome(is_refund=True))
+        elif isinstance(taken, Reservation):
+            await self._store.finish(taken, Outcome(is_refund=True), now_ms=self.now_ms())
+
+    async def _reserve(self, model: Model, need: Need, max_wait_ms: int) -> Grant | Refusal:
+        first = await self._reserve_scope(model.scope, need, max_wait_ms)
+        if isinstance(first, Refusal) or model.account is None:
+            return first if isinstance(first, Refusal) else Grant(model, (first,))
+        second = await self._reserve_scope(model.account, need, max_wait_ms)
+        if isinstance(second, Refusal):
+            await self._store.finish(first, Outcome(is_refund=True), now_ms=self.now_ms())
+            return second
+        return Grant(model, (first, second))
+
+    async def _reserve_scope(self, scope: Scope, need: Need, max_wait_ms: int) -> Reservation | Refusal:
+        return await self._store.reserve(
+            scope, Cost(1, need.tokens), now_ms=self.now_ms(), call_id=secrets.token_hex(6), max_wait_ms=max_wait_ms
+        )
+
+
+async def _to_the_end(work: Coroutine[Any, Any, _T], undo: Callable[[_T], Awaitable[None]] | None = None) -> _T:
+    """`work`, which goes on even when we are cancelled; `undo` is then given what it brought."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(StoreError):
+            brought = await task
+            if undo is not None:
+                await undo(brought)
+        raise

@@ -1,0 +1,33 @@
+"""Tells everything to several listeners: the log and the metrics."""
+
+from core.admission import Refusal
+from core.telemetry import Record, Telemetry
+
+
+class Told:
+    def __init__(self, *listeners: Telemetry) -> None:
+        self._listeners = listeners
+
+    def request_done(self, record: Record) -> None:
+        for listener in self._listeners:
+            listener.request_done(record)
+
+    def unexpected(self, record: Record, error: Exception) -> None:
+        for listener in self._listeners:
+            listener.unexpected(record, error)
+
+    def stream_began(self, record: Record) -> None:
+        for listener in self._listeners:
+            listener.stream_began(record)
+
+    def attempted(self, record: Record, outcome: str) -> None:
+        for listener in self._listeners:
+            listener.attempted(record, outcome)
+
+    def refused(self, record: Record, refusal: Refusal) -> None:
+        for listener in self._listeners:
+            listener.refused(record, refusal)
+
+    def store_fared(self, how: str) -> None:
+        for listener in self._listeners:
+            listener.store_fared(how)
