@@ -82,6 +82,9 @@ async def output_of(block: Block, command: list[str], folder: Path) -> str:
 @pytest.mark.parametrize("block", runs("bash"), ids=lambda block: block.mark)
 async def test_each_curl_command_does_what_is_said_of_it(tmp_path: Path, block: Block) -> None:
     out = await output_of(block, ["bash", "-c"], tmp_path)
+    if "pool" in block.mark:
+        assert re.findall("x-sluice-model: (.*)\r", out) == ["demo/best", "demo/best", "demo/next"]
+        return
     assert out.startswith("data: ")
     is_whole = out.endswith("data: [DONE]\n\n")
     ends_in_error = out.rstrip().splitlines()[-1].startswith('data: {"error":')
