@@ -312,8 +312,8 @@ async def test_a_size_is_answered_by_its_model_of_least_priority_number(tmp_path
     text = old(FIRST + SECOND.removeprefix("models:\n"), upstream.url)
     async with serving(tmp_path, text) as gateway:
         for asked, expected in {
-            "BIG": "openrouter/meta-llama/llama-3.3-70b-instruct:free",
-            "big": "openrouter/meta-llama/llama-3.3-70b-instruct:free",
+            "BIG": "huggingface/Qwen/Qwen2.5-72B-Instruct",  # of equal priority and both idle: the smaller first,
+            "big": "openrouter/meta-llama/llama-3.3-70b-instruct:free",  # then the one that was used less lately
             "SMALL": "groq/llama-3.1-8b-instant",
             "": "groq/llama-3.1-8b-instant",
             None: "groq/llama-3.1-8b-instant",

@@ -223,3 +223,4 @@ async def use(here: Scene, requests: int, abandoned: int) -> None:
     seen = Counter(record.error for record in here.gateway.records)
     assert seen["client_left"] == abandoned
     here.gateway.records.clear()
+    here.gateway.telemetry.attempts.clear()
