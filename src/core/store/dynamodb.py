@@ -1,0 +1,256 @@
+"""State in a DynamoDB table: one set of limits and breakers for a whole fleet.
+
+Admission is one conditional `UpdateItem` a scope. The plan for it is made by the last image seen, or none; where that
+was wrong the refusal brings the true item along, and the plan is made anew. A call is never admitted by an old image,
+but it is refused by one that says "full until" or "open until": near a limit that is what keeps writes few.
+
+boto3 is imported and its client made on first use, in a thread; nothing of it is loaded with another store.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ..admission import Outcome, Reason, Refusal, Reservation, Scope, confirmed, plan_finish, plan_reserve
+from ..config.schema import State
+from ..limits import Cost
+from ..plan import Image, Plan
+from .expressions import PRIMARY_KEY, compile_plan, read_item
+from .port import StoreBusy, StoreError, StoreMisconfigured
+
+CONNECT_S, READ_S = 0.3, 0.5
+CLIENT_S = 10.0
+FIRST_OPERATION_S = 2.0  # a cold start under a slow CPU is no failure of the store
+THREADS = 32
+MAX_TRIES = 5  # a plan that others overtook; each time by an item that is newer
+KEYS_A_READ = 100
+
+
+_BUSY = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
+_MISCONFIGURED = frozenset(
+    {
+        "ResourceNotFoundException",
+        "AccessDeniedException",
+        "ValidationException",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "IncompleteSignatureException",
+        "MissingAuthenticationTokenException",
+    }
+)
+
+_T = TypeVar("_T")
+
+
+class ConditionFailed(Exception):
+    """The item is not as the plan wants it; `item` is as it is, None where the endpoint does not say."""
+
+    def __init__(self, item: Image | None) -> None:
+        super().__init__()
+        self.item = item
+
+
+class DynamoDbStore:
+    def __init__(self, state: State) -> None:
+        assert state.table is not None
+        self._state = state
+        self._table = state.table
+        self._client: Any = None
+        self._making = threading.Lock()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sluice-dynamodb")
+        self._under_way: set[asyncio.Task[None]] = set()
+        self.images: dict[str, Image] = {}  # the last seen of each scope
+
+    async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
+        found: dict[str, Image] = {}
+        for start in range(0, len(keys), KEYS_A_READ):
+            found |= await self._read(list(dict.fromkeys(keys[start : start + KEYS_A_READ])))
+        self.images |= found
+        return found
+
+    async def reserve(
+        self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
+    ) -> Reservation | Refusal:
+        image, is_fresh = self.images.get(scope.key, {}), False
+        for _ in range(MAX_TRIES):
+            step = plan_reserve(scope, cost, image, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
+            if isinstance(step, Refusal):
+                if is_fresh or not step.is_throttled:
+                    return step
+                image, is_fresh = await self._fresh(scope.key), True
+                continue
+            plan, reservation = step
+            try:
+                image = await self._take(scope.key, plan, reservation, now_ms)
+            except ConditionFailed as failed:
+                image = failed.item if failed.item is not None else await self._fresh(scope.key)
+            else:
+                if reservation is not None:
+                    self.images[scope.key] = image
+                    return confirmed(reservation, image)
+            is_fresh = True
+            self.images[scope.key] = image
+        return Refusal(scope, (Reason("contended", now_ms + 100),))
+
+    async def _take(self, key: str, plan: Plan, reservation: Reservation | None, now_ms: int) -> Image:
+        """Carry an admission out. Whoever is cancelled meanwhile may have been admitted: that is given back."""
+        written = asyncio.ensure_future(self._update(key, plan, may_repeat=True))
+        try:
+            return await asyncio.shield(written)
+        except asyncio.CancelledError:
+            if reservation is not None:
+                self._to_the_end(self._give_back(written, reservation, now_ms))
+            raise
+
+    def _to_the_end(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def _give_back(self, written: asyncio.Future[Image], reservation: Reservation, now_ms: int) -> None:
+        with contextlib.suppress(StoreError, ConditionFailed):
+            await written
+            await self._finish(reservation, Outcome(is_refund=True), now_ms)
+
+    async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
+        """Goes to its end, whoever is cancelled meanwhile."""
+        await asyncio.shield(self._to_the_end(self._finish(reservation, outcome, now_ms)))
+
+    async def _finish(self, reservation: Reservation, outcome: Outcome, now_ms: int) -> None:
+        for plan in plan_finish(reservation, outcome, now_ms=now_ms):
+            await self.write(reservation.scope.key, plan)
+
+    async def write(self, key: str, plan: Plan) -> None:
+        try:
+            self.images[key] = await self._update(key, plan, may_repeat=not any(n < 0 for n in plan.add.values()))
+        except ConditionFailed as failed:
+            if failed.item is not None:
+                self.images[key] = failed.item
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _fresh(self, key: str) -> Image:
+        return (await self._read([key])).get(key, {})
+
+    async def _read(self, keys: list[str]) -> dict[str, Image]:
+        if len(keys) == 1:
+            answer = await self._call("get_item", Key={PRIMARY_KEY: {"S": keys[0]}}, ConsistentRead=True)
+            return {keys[0]: read_item(answer["Item"])} if "Item" in answer else {}
+        wanted: Mapping[str, Any] = {self._table: {"Keys": [{PRIMARY_KEY: {"S": key}} for key in keys]}}
+        found: dict[str, Image] = {}
+        while wanted:
+            answer = await self._call("batch_get_item", table=False, RequestItems=wanted)
+            for item in answer["Responses"].get(self._table, []):
+                found[item[PRIMARY_KEY]["S"]] = read_item(item)
+            wanted = answer.get("UnprocessedKeys") or {}
+        return found
+
+    async def _update(self, key: str, plan: Plan, *, may_repeat: bool) -> Image:
+        """The item afterwards. A lost answer over-counts, which is safe; a refund that is repeated would not be."""
+        arguments = compile_plan(key, plan)
+        arguments |= {"ReturnValues": "ALL_NEW", "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        try:
+            answer = await self._call("update_item", **arguments)
+        except StoreError as error:
+            if not may_repeat or isinstance(error, StoreBusy | StoreMisconfigured):
+                raise
+            answer = await self._call("update_item", **arguments)
+        return read_item(answer["Attributes"])
+
+    async def _call(self, operation: str, *, table: bool = True, **arguments: Any) -> Any:
+        patience_s = self._state.timeout_ms / 1000
+        if self._client is None:
+            patience_s = FIRST_OPERATION_S
+            await self._in_thread(self._make_client_once, CLIENT_S)
+        if table:
+            arguments["TableName"] = self._table
+        method = getattr(self._client, operation)
+        return await self._in_thread(lambda: _translated(lambda: method(**arguments), self._table), patience_s)
+
+    def _make_client_once(self) -> None:
+        with self._making:
+            self._client = self._client or _make_client(self._state)
+
+    async def _in_thread(self, work: Callable[[], _T], patience_s: float) -> _T:
+        try:
+            async with asyncio.timeout(patience_s):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except TimeoutError:
+            raise StoreError(f"the table {self._table} did not answer within {patience_s:g} s") from None
+
+
+def make_table(state: State) -> str:
+    """Make the table that `state` names: one key, on demand, items that expire. Blocks. Raises StoreError."""
+    client, table = _make_client(state), state.table or ""
+
+    def make() -> str:
+        client.create_table(
+            TableName=table,
+            KeySchema=[{"AttributeName": PRIMARY_KEY, "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": PRIMARY_KEY, "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        return "made"
+
+    try:
+        return _translated(make, table)
+    except StoreError as error:
+        if "ResourceInUseException" in str(error):
+            return "is there already"
+        raise
+
+
+def _make_client(state: State) -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ModuleNotFoundError:
+        raise StoreMisconfigured("the store dynamodb needs boto3: pip install boto3") from None
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.client(
+            "dynamodb",
+            region_name=state.region,
+            endpoint_url=state.endpoint_url,
+            config=Config(
+                connect_timeout=CONNECT_S,
+                read_timeout=READ_S,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=THREADS,
+            ),
+        )
+    except BotoCoreError as error:  # no region, a profile that does not exist
+        raise StoreMisconfigured(f"the store dynamodb: {error}") from error
+
+
+def _translated(call: Callable[[], _T], table: str) -> _T:
+    """botocore's exceptions as ours; runs in the thread, where botocore is imported already."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+    try:
+        return call()
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code == "ConditionalCheckFailedException":
+            item = error.response.get("Item")
+            raise ConditionFailed(read_item(item) if item else None) from None
+        if code in _BUSY:
+            raise StoreBusy(f"the table {table} is throttled") from error
+        if code in _MISCONFIGURED:
+            raise StoreMisconfigured(f"the table {table} cannot be used: {code}") from error
+        raise StoreError(f"the table {table} failed: {code}") from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise StoreMisconfigured("the store dynamodb has no AWS credentials") from error
+    except BotoCoreError as error:
+        raise StoreError(f"the table {table} could not be reached: {type(error).__name__}") from error
