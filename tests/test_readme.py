@@ -148,7 +148,9 @@ def test_each_make_target_that_is_named_exists(page: Path) -> None:
 
 @needs_make
 def test_make_help_lists_every_target() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+    )
     assert {line.split()[0] for line in done.stdout.splitlines()} == makefile_targets()
     assert {"serve", "test", "check", "bench", "lock", "help"} <= makefile_targets()
 
