@@ -20,11 +20,12 @@ from typing import Any
 
 import orjson
 
-from core.providers.dialect import Provider
+from core.providers.dialect import Provider, Stamp
 from core.providers.rows import ROWS
 
 FOLDER = Path(__file__).parent / "samples"
 NOW = 1795000000.0  # Unix time at which the samples were sent
+STAMP = Stamp("chatcmpl-0", int(NOW), "m")
 
 # What all samples say, each in its provider's way.
 TEXT = "It is 42 °C."

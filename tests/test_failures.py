@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.chat import Chat
 from core.errors import (
     Busy,
     ClientFault,
@@ -24,6 +25,7 @@ from core.errors import (
 )
 from core.providers import find_provider
 from core.providers.dialect import Completion
+from tests.provider_samples import STAMP
 
 CANARY = "sk-canary-0123456789"
 
@@ -223,7 +225,7 @@ def test_the_table_reaches_every_failure_but_silence() -> None:
 def test_an_error_inside_a_200_is_the_error_that_its_number_or_word_means(
     body: dict[str, Any], cls: type[UpstreamError], client_status: int
 ) -> None:
-    error = find_provider("openai").dialect.completion(orjson.dumps(body))
+    error = find_provider("openai").dialect.completion(orjson.dumps(body), Chat({}, 0), STAMP)
     assert not isinstance(error, Completion)
     assert (type(error), error.status) == (cls, client_status)
     assert CANARY not in error.message

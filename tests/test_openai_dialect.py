@@ -17,6 +17,7 @@ from core.errors import Busy, ClientFault, Operator, TooLong, Transient, Upstrea
 from core.providers.dialect import Completion, Endpoint
 from core.providers.openai import OpenAIDialect
 from core.stream import Chunk, Done, Item
+from tests.provider_samples import STAMP
 
 DIALECT = OpenAIDialect()
 ENDPOINT = Endpoint(url="https://up.example/v1/chat/completions", upstream_model="up-1", token="up-canary")
@@ -70,13 +71,13 @@ def chat(**fields: Any) -> Chat:
 def test_every_field_but_the_model_is_passed_on_unchanged(fields: dict[str, Any], model: dict[str, Any]) -> None:
     asked = chat(**model, **fields)
     before = orjson.dumps(asked.body)
-    request = DIALECT.request(ENDPOINT, asked)
+    request = DIALECT.request(ENDPOINT, asked).request
     assert orjson.loads(request.body) == {"messages": MESSAGES, **fields, "model": "up-1"}
     assert orjson.dumps(asked.body) == before  # other candidates are asked with the same chat
 
 
 def test_a_request_goes_to_the_endpoint_with_our_key() -> None:
-    request = DIALECT.request(ENDPOINT, chat())
+    request = DIALECT.request(ENDPOINT, chat()).request
     assert (request.method, request.url) == ("POST", "https://up.example/v1/chat/completions")
     assert request.headers["authorization"] == "Bearer up-canary"
     assert request.headers["content-type"] == "application/json"
@@ -84,18 +85,20 @@ def test_a_request_goes_to_the_endpoint_with_our_key() -> None:
 
 
 def test_no_authorization_is_sent_without_a_token() -> None:
-    assert "authorization" not in DIALECT.request(Endpoint(url="http://x", upstream_model="m"), chat()).headers
+    assert "authorization" not in DIALECT.request(Endpoint(url="http://x", upstream_model="m"), chat()).request.headers
 
 
 @pytest.mark.parametrize(("stream", "accept"), [(True, "text/event-stream"), (False, "application/json")])
 def test_the_answer_is_asked_for_in_its_form_and_never_compressed(stream: bool, accept: str) -> None:
-    headers = DIALECT.request(ENDPOINT, chat(stream=stream)).headers
+    headers = DIALECT.request(ENDPOINT, chat(stream=stream)).request.headers
     assert (headers["accept"], headers["accept-encoding"]) == (accept, "identity")
 
 
 def test_an_endpoints_own_headers_are_sent_and_go_before_ours_but_not_before_its_token() -> None:
     own = {"x-title": "Sluice", "user-agent": "theirs", "authorization": "Bearer other"}
-    headers = DIALECT.request(Endpoint(url="http://x", upstream_model="m", token="t", headers=own), chat()).headers
+    headers = DIALECT.request(
+        Endpoint(url="http://x", upstream_model="m", token="t", headers=own), chat()
+    ).request.headers
     assert (headers["x-title"], headers["user-agent"], headers["authorization"]) == ("Sluice", "theirs", "Bearer t")
 
 
@@ -105,7 +108,7 @@ def comparable(items: list[Item]) -> list[Any]:
 
 
 def decode(*pieces: bytes, dialect: OpenAIDialect = DIALECT) -> list[Item]:
-    decoder = dialect.decoder(chat(stream=True))
+    decoder = dialect.decoder(chat(stream=True), STAMP)
     return [item for piece in pieces for item in decoder.feed(piece)] + decoder.close()
 
 
@@ -199,11 +202,11 @@ def test_an_error_that_is_none_is_no_error(body: dict[str, Any]) -> None:
     choice = {"index": 0, "message": {"content": "Hi"}, "delta": {"content": "Hi"}, "finish_reason": "stop"}
     raw = orjson.dumps({"choices": [choice], **body})
     assert [type(item) for item in decode(b"data: " + raw + b"\n\n")] == [Chunk]
-    assert isinstance(DIALECT.completion(raw), Completion)
+    assert isinstance(DIALECT.completion(raw, chat(), STAMP), Completion)
 
 
 def test_an_event_without_end_is_a_failure_of_the_provider() -> None:
-    decoder = DIALECT.decoder(chat(stream=True))
+    decoder = DIALECT.decoder(chat(stream=True), STAMP)
     assert decoder.feed(b"data: " + b"x" * (sse.MAX_EVENT_BYTES - 6)) == []
     (item,) = decoder.feed(b"x")
     assert isinstance(item, Transient)
@@ -246,7 +249,7 @@ COMPLETION = (
 )
 def test_a_whole_answer_is_passed_on_byte_for_byte_less_blank_lines_around_it(raw: bytes) -> None:
     """DeepSeek sends blank lines while it thinks."""
-    answer = DIALECT.completion(raw)
+    answer = DIALECT.completion(raw, chat(), STAMP)
     assert answer == Completion(orjson.loads(COMPLETION), COMPLETION)
 
 
@@ -257,7 +260,7 @@ def test_a_whole_answer_is_passed_on_byte_for_byte_less_blank_lines_around_it(ra
 )
 def test_an_answer_may_be_empty(message: dict[str, Any]) -> None:
     raw = orjson.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
-    assert isinstance(DIALECT.completion(raw), Completion)
+    assert isinstance(DIALECT.completion(raw, chat(), STAMP), Completion)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,7 @@ def test_an_answer_may_be_empty(message: dict[str, Any]) -> None:
     ],
 )
 def test_a_200_without_an_answer_is_a_failure(raw: bytes, cls: type[UpstreamError], words: str) -> None:
-    answer = DIALECT.completion(raw)
+    answer = DIALECT.completion(raw, chat(), STAMP)
     assert type(answer) is cls
     assert words in answer.message
 

@@ -9,12 +9,13 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from core.chat import Chat
 from core.errors import UpstreamError
 from core.providers.dialect import Completion, Provider
 from core.providers.openai import OpenAIDialect
 from tests.fake_upstream import answers_json
 from tests.provider_rig import Rig, every_row, named
-from tests.provider_samples import NOW, SAMPLES
+from tests.provider_samples import NOW, SAMPLES, STAMP
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -69,7 +70,7 @@ def code_in(body: Any) -> str:
 
 def judged(row: Provider, error: dict[str, Any], *, now: float = NOW) -> UpstreamError:
     if error["status"] == 200:
-        failure: Completion | UpstreamError = row.dialect.completion(raw_body(error))
+        failure: Completion | UpstreamError = row.dialect.completion(raw_body(error), Chat({}, 0), STAMP)
     else:
         failure = row.failure(error["status"], error["headers"], raw_body(error), now=now)
     assert isinstance(failure, UpstreamError)

@@ -31,7 +31,7 @@ from tests.provider_rig import (
     one_row,
     speaks,
 )
-from tests.provider_samples import CALLS, FOLDER, REASONING, SAMPLES, TEXT, data_of, of_kind, passed_on
+from tests.provider_samples import CALLS, FOLDER, REASONING, SAMPLES, STAMP, TEXT, data_of, of_kind, passed_on
 from tests.running_gateway import TOKEN, ask, running
 
 IN_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")  # so that one gateway serves all of them
@@ -89,10 +89,10 @@ def played(dialect: OpenAIDialect, name: str, kind: str) -> bytes:
     """What a client would get of a sample if the provider were spoken to in `dialect`."""
     sent = SAMPLES[name].sent(kind)
     if kind.startswith("answer"):
-        answer = dialect.completion(sent)
+        answer = dialect.completion(sent, Chat({}, 0), STAMP)
         assert isinstance(answer, Completion)
         return answer.raw
-    decoder = dialect.decoder(Chat({"stream_options": {"include_usage": kind.startswith("stream_usage")}}, 0))
+    decoder = dialect.decoder(Chat({"stream_options": {"include_usage": kind.startswith("stream_usage")}}, 0), STAMP)
     items = [*decoder.feed(sent), *decoder.close(), Done()]
     chunks = [item for item in items[: items.index(Done())] if isinstance(item, Chunk)]
     return b"".join(sse.encode(chunk.encode()) for chunk in chunks) + sse.DONE
@@ -106,7 +106,7 @@ def test_a_row_asks_its_provider_at_its_real_address_with_its_own_key(name: str)
     row = SAMPLES[name].row
     _, upstream_id, address = REAL[name]
     model = catalog_of({"name": named(name), "provider": name}, **{name: entry_of(row)}).models[0]
-    request = model.row.dialect.request(model.endpoint, Chat(ask(), 0))
+    request = model.row.dialect.request(model.endpoint, Chat(ask(), 0)).request
     assert (request.method, request.url) == ("POST", address)
     assert orjson.loads(request.body)["model"] == upstream_id
     assert request.headers.get("authorization") == (f"Bearer {key_of(name)}" if row.needs_token else None)

@@ -18,7 +18,7 @@ from core.providers.limit_headers import LimitHeaders
 from core.providers.openai import OpenAIDialect
 from core.providers.rows import ROWS
 from core.stream import Chunk, Done
-from tests.provider_samples import SAMPLES, Samples, data_of, passed_on
+from tests.provider_samples import SAMPLES, STAMP, Samples, data_of, passed_on
 from tests.running_gateway import configuration
 from tests.test_quirks import MENDS
 
@@ -159,7 +159,7 @@ def test_the_row_on_the_page_about_adding_one_is_asked_where_the_page_says() -> 
 def test_the_sample_on_the_page_about_adding_one_is_mended_as_the_page_says() -> None:
     """Without the comment, and with a null in place of the second finish."""
     sample = examples(ADDING, "text")[0]
-    decoder = row_on_the_page().dialect.decoder(Chat({}, 0))
+    decoder = row_on_the_page().dialect.decoder(Chat({}, 0), STAMP)
     *chunks, done = [*decoder.feed(sample.encode()), *decoder.close()]
     got = b"".join(sse.encode(chunk.encode()) for chunk in chunks if isinstance(chunk, Chunk))
     first, middle, last = passed_on(sample.encode()).split(b"\n\n")[:3]

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from .admission import Scope
 from .breaker import Breaker
@@ -182,13 +182,23 @@ def _over(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def _endpoint(settled: ModelEntry, row: Provider) -> Endpoint:
-    base_url = settled.base_url or row.base_url.format(account_id=settled.account_id)
-    url = settled.url or base_url.rstrip("/") + (row.embeddings_path if settled.kind == "embedding" else row.chat_path)
+    upstream_model = settled.upstream_model or _upstream_id(settled.name, settled.provider, row)
+    base_url = settled.base_url or row.base_url.format(account_id=settled.account_id, region=settled.region)
+    path = row.embeddings_path if settled.kind == "embedding" else row.chat_path
+    url = settled.url or base_url.rstrip("/") + path.format(model=quote(upstream_model, safe=""))
     if settled.demo:
         url += "?" + urlencode(settled.demo.model_dump(exclude_none=True))
-    upstream_model = settled.upstream_model or _upstream_id(settled.name, settled.provider, row)
-    headers = {name.lower(): value for name, value in settled.headers.items()}  # one spelling, so that one is sent
-    return Endpoint(url=url, upstream_model=upstream_model, token=settled.token or "", headers=headers)
+    return Endpoint(
+        url=url,
+        upstream_model=upstream_model,
+        token=settled.token or "",
+        headers={name.lower(): value for name, value in settled.headers.items()},  # one spelling, so that one is sent
+        region=settled.region,
+        api_version=settled.api_version,
+        auth_url=settled.auth_url,
+        scope=settled.scope,
+        ca_bundle=settled.ca_bundle,
+    )
 
 
 def _upstream_id(name: str, entry: str, row: Provider) -> str:

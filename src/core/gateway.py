@@ -26,6 +26,7 @@ from .embedding import parse_embedding
 from .errors import GatewayError, TooLong, UpstreamError
 from .ledger import Grant, Ledger
 from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
+from .providers.dialect import Completion
 from .retries import RetryPolicy, cooldown_of, outcome_of, pause_before_again, pause_when_alone
 from .telemetry import Record, Telemetry, tokens_in
 from .upstream import ChunkStream, Upstream
@@ -77,14 +78,14 @@ class Gateway:
             self._telemetry.stream_began(record)
             return self._pass_on(call, grant, stream)
         grant, whole = await self._answer(call, lambda model: self._upstream.complete(model, chat))
-        return await self._hand_over(call, grant, whole.body.get("usage"), whole.raw)
+        return await self._hand_over(call, grant, whole)
 
     async def embed(self, raw: bytes, caller: Caller, record: Record) -> Answer:
         """Answer a request for embeddings. Raises GatewayError."""
         embedding = parse_embedding(raw)
         call = self._call("embedding", embedding.model, need_of_embedding(embedding.length), caller, record)
         grant, whole = await self._answer(call, lambda model: self._upstream.embed(model, embedding))
-        return await self._hand_over(call, grant, whole.body.get("usage"), whole.raw)
+        return await self._hand_over(call, grant, whole)
 
     def _call(self, kind: Kind, asked: str, need: Need, caller: Caller, record: Record) -> Call:
         candidates, by_name = routing.candidates(self.catalog, asked, caller, kind)
@@ -260,11 +261,11 @@ class Gateway:
             account = [other for other in self.catalog.models if other.provider == model.provider]
             await self._ledger.cool(account, until_ms)
 
-    async def _hand_over(self, call: Call, grant: Grant, usage: object, raw: bytes) -> Answer:
+    async def _hand_over(self, call: Call, grant: Grant, whole: Completion) -> Answer:
         """A whole answer."""
         self._telemetry.attempted(call.record, "ok")
-        await self._settle_answer(call, grant, usage, Outcome(verdict=True))
-        return Answer(raw, self._headers(call, grant))
+        await self._settle_answer(call, grant, whole.body.get("usage"), Outcome(verdict=True))
+        return Answer(whole.raw, self._headers(call, grant, whole.dropped))
 
     def _pass_on(self, call: Call, grant: Grant, stream: ChunkStream) -> EventStream:
         """A stream: every chunk as soon as it is whole. What breaks off now is said in band, and nothing after it."""
@@ -293,7 +294,7 @@ class Gateway:
             finally:
                 await stream.aclose()
 
-        return EventStream(events(), close, self._headers(call, grant))
+        return EventStream(events(), close, self._headers(call, grant, stream.dropped))
 
     async def _settle_answer(self, call: Call, grant: Grant, usage: object, outcome: Outcome) -> None:
         tokens = tokens_in(usage)
@@ -303,6 +304,7 @@ class Gateway:
         finally:
             await self._ledger.settle_charge(call.charge, tokens=tokens)
 
-    def _headers(self, call: Call, grant: Grant) -> dict[str, str]:
+    def _headers(self, call: Call, grant: Grant, dropped: tuple[str, ...]) -> dict[str, str]:
         now = self._ledger.now_ms() / 1000
-        return headers_of(grant.model, grant.reservations[0], attempts=call.record.attempts, now=now)
+        headers = headers_of(grant.model, grant.reservations[0], attempts=call.record.attempts, now=now)
+        return {**headers, "x-sluice-dropped": ", ".join(dropped)} if dropped else headers

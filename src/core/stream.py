@@ -27,10 +27,14 @@ _REAL = (
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One `chat.completion.chunk`. `raw` is its JSON as it came; None when there was none or it was mended."""
+    """One `chat.completion.chunk`. `raw` is its JSON as it came; None when there was none or it was mended.
+
+    `is_unasked`: usage that the caller did not ask for. It is counted and not passed on.
+    """
 
     body: dict[str, Any]
     raw: bytes | None = None
+    is_unasked: bool = False
 
     def encode(self) -> bytes:
         return orjson.dumps(self.body) if self.raw is None else self.raw

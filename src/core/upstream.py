@@ -5,8 +5,10 @@ Foreign errors become ours at this border; nothing above it knows HTTP. Whoever 
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from .catalog import Model
@@ -22,7 +24,7 @@ from .http_client.port import (
     HttpResponse,
     TlsFailed,
 )
-from .providers.dialect import Completion
+from .providers.dialect import Completion, Outgoing, Stamp
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
 
 KEEP_ALIVE_S = 15.0
@@ -48,26 +50,44 @@ class Upstream:
 
     async def complete(self, model: Model, chat: Chat) -> Completion:
         """Ask for a whole answer. Raises UpstreamError."""
-        dialect = model.row.dialect
-        return await self._whole(model, dialect.request(model.endpoint, chat), dialect.completion)
+        dialect, stamp = model.row.dialect, self._stamp(model)
+        outgoing = await self._outgoing(model, chat)
+        answer = await self._whole(model, outgoing.request, lambda raw: dialect.completion(raw, chat, stamp))
+        return replace(answer, dropped=outgoing.dropped)
 
     async def embed(self, model: Model, embedding: Embedding) -> Completion:
         """Ask for embeddings. Raises UpstreamError."""
-        dialect = model.row.dialect
-        return await self._whole(model, dialect.embedding_request(model.endpoint, embedding), dialect.embedding)
+        language = model.row.embeddings
+        assert language is not None, "the configuration is refused otherwise"
+        return await self._whole(model, language.embedding_request(model.endpoint, embedding), language.embedding)
 
     async def open_stream(self, model: Model, chat: Chat) -> "ChunkStream":
         """Ask for a stream and wait until the answer has begun: up to its first real chunk. Raises UpstreamError."""
         started = _now()
-        request = model.row.dialect.request(model.endpoint, chat)
-        response = await self._ask(model, request, headers_s=model.timeouts.first_token)
-        stream = ChunkStream(model, chat, response, started=started, keep_alive_s=self._keep_alive_s)
+        outgoing = await self._outgoing(model, chat)
+        response = await self._ask(model, outgoing.request, headers_s=model.timeouts.first_token)
+        stream = ChunkStream(
+            model,
+            chat,
+            response,
+            stamp=self._stamp(model),
+            dropped=outgoing.dropped,
+            started=started,
+            keep_alive_s=self._keep_alive_s,
+        )
         try:
             await stream.begin()
         except BaseException:
             await stream.aclose()
             raise
         return stream
+
+    async def _outgoing(self, model: Model, chat: Chat) -> Outgoing:
+        """What is sent for a chat."""
+        return model.row.dialect.request(model.endpoint, chat)
+
+    def _stamp(self, model: Model) -> Stamp:
+        return Stamp(f"chatcmpl-{secrets.token_hex(12)}", int(self._clock()), model.endpoint.upstream_model)
 
     async def _whole(
         self, model: Model, request: HttpRequest, read: Callable[[bytes], Completion | UpstreamError]
@@ -117,15 +137,25 @@ class ChunkStream:
     """One stream whose answer has begun. Iterate `batches`; `progress` says what has been seen so far."""
 
     def __init__(
-        self, model: Model, chat: Chat, response: HttpResponse, *, started: float, keep_alive_s: float
+        self,
+        model: Model,
+        chat: Chat,
+        response: HttpResponse,
+        *,
+        stamp: Stamp,
+        dropped: tuple[str, ...],
+        started: float,
+        keep_alive_s: float,
     ) -> None:
         self.progress = Progress(expected=chat.answers)
+        self.dropped = dropped
+        self._chat, self._stamp = chat, stamp
         self._hides_usage = chat.hides_usage
         self._timeouts = model.timeouts
         self._keep_alive_s = keep_alive_s
         self._response = response
         self._dialect = model.row.dialect
-        self._decoder = self._dialect.decoder(chat)
+        self._decoder = self._dialect.decoder(chat, stamp)
         self._started = self._heard = started
         self._held: list[Item] = []
         self._is_over = False  # the body has ended
@@ -179,7 +209,7 @@ class ChunkStream:
 
     def _why_no_answer(self, raw: bytes) -> UpstreamError:
         """Asked for a stream, some say in plain JSON, with status 200, why there is none."""
-        failure = self._dialect.completion(raw)
+        failure = self._dialect.completion(raw, self._chat, self._stamp)
         if isinstance(failure, UpstreamError) and not isinstance(failure, Transient):
             return failure
         return Transient("The provider's stream ended before an answer began.")
@@ -194,7 +224,7 @@ class ChunkStream:
                 self._saw_done = True
                 break
             self.progress.note(item)
-            if not (self._hides_usage and is_usage(item)):
+            if not (item.is_unasked or (self._hides_usage and is_usage(item))):
                 chunks.append(item)
         return chunks, None
 

@@ -141,8 +141,11 @@ def _reachable(config: Config, model: ModelEntry, path: Path) -> Iterator[Proble
     if not any(s.url or s.base_url for s in settings):
         if not row.base_url:
             yield Problem((*path, "provider"), "is not a provider that is built in: give it a url or a base_url")
-        elif "{account_id}" in row.base_url and not any(s.account_id for s in settings):
-            yield Problem(path, f"needs an account_id: the address of {row.name} holds it")
+        for key in ("account_id", "region"):
+            if f"{{{key}}}" in row.base_url and not any(getattr(s, key) for s in settings):
+                yield Problem(path, f"needs {'an' if key[0] == 'a' else 'a'} {key}: the address of {row.name} holds it")
+    if row.embeddings is None and any(s.kind == "embedding" for s in settings):
+        yield Problem(path, f"cannot be of kind embedding: {row.name} has none")
     if row.needs_token and not any(s.token for s in settings):
         yield Problem(path, f"needs a token: provider {model.provider} asks for one")
 

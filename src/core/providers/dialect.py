@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..chat import Chat
 from ..embedding import Embedding
@@ -20,33 +20,52 @@ class Endpoint:
     upstream_model: str
     token: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    region: str | None = None
+    api_version: str | None = None
+    auth_url: str | None = None
+    scope: str | None = None
+    ca_bundle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What is sent. `dropped` names the fields of the caller's that the provider cannot take and that only advise."""
+
+    request: HttpRequest
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What an answer is called where its provider gives it no name. `created`: Unix seconds."""
+
+    id: str
+    created: int
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A buffered answer. `raw` is the JSON for the caller, `body` the same, read."""
+    """A buffered answer. `raw` is the JSON for the caller, `body` the same, read; `dropped` as in `Outgoing`."""
 
     body: dict[str, Any]
     raw: bytes
+    dropped: tuple[str, ...] = ()
 
 
 class Dialect(Protocol):
     """One language that providers speak. Every method is a pure function of its arguments."""
 
-    def request(self, endpoint: Endpoint, chat: Chat) -> HttpRequest: ...
+    def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
+        """Raises UpstreamError, `reached=False`, for what cannot be said to this provider."""
+        ...
 
-    def decoder(self, chat: Chat) -> Decoder:
+    def decoder(self, chat: Chat, stamp: Stamp) -> Decoder:
         """A reader for the stream that answers the request for `chat`."""
         ...
 
-    def completion(self, raw: bytes) -> Completion | UpstreamError:
+    def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:
         """The body of a buffered 200, which may hold an error all the same."""
-        ...
-
-    def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest: ...
-
-    def embedding(self, raw: bytes) -> Completion | UpstreamError:
-        """The body of a 200 that answers `embedding_request`."""
         ...
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
@@ -54,13 +73,25 @@ class Dialect(Protocol):
         ...
 
 
+@runtime_checkable
+class Embeddings(Protocol):
+    """A language in which texts are turned into vectors."""
+
+    def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest: ...
+
+    def embedding(self, raw: bytes) -> Completion | UpstreamError:
+        """The body of a 200 that answers `embedding_request`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A row of the table of providers.
 
-    `base_url` may hold `{account_id}`; empty: the configuration must have a `url` or a `base_url`. `model_prefix`
-    stands before the id that the provider knows a model by. `models_url` is its list of models when that is not
-    `base_url/models`; empty: it has none.
+    `base_url` may hold `{account_id}` and `{region}`, which a configuration must then have, `chat_path` `{model}`; an
+    empty `base_url`: the configuration must have a `url` or a `base_url`. `model_prefix` stands before the id that the
+    provider knows a model by. `models_url` is its list of models when that is not `base_url/models`; empty: it has
+    none. `vectors` is how it is asked for embeddings where its dialect does not know them.
     """
 
     name: str
@@ -73,6 +104,12 @@ class Provider:
     needs_token: bool = True
     capabilities: frozenset[str] = frozenset({"tools", "vision", "json_schema", "streaming"})
     limit_headers: tuple[LimitHeaders, ...] = ()
+    vectors: Embeddings | None = None
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """None: it has none."""
+        return self.vectors or (self.dialect if isinstance(self.dialect, Embeddings) else None)
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         """As the dialect judges it; when nothing else says until when, the limit headers may."""

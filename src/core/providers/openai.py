@@ -16,7 +16,7 @@ from ..http_client.port import HttpRequest
 from ..retry_after import retry_after
 from ..sse import Event, EventTooLarge, Reader
 from ..stream import Chunk, Done, Item
-from .dialect import Completion, Endpoint
+from .dialect import Completion, Endpoint, Outgoing, Stamp
 from .failures import Report, classify, error_inside, report_of
 from .quirks import Mend, MendRequest, Notes
 
@@ -29,16 +29,16 @@ class OpenAIDialect:
     mend_request: MendRequest | None = None
     codes: Mapping[str, int] = field(default_factory=dict)
 
-    def request(self, endpoint: Endpoint, chat: Chat) -> HttpRequest:
+    def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         body = {**chat.body, "model": endpoint.upstream_model}
         if self.mend_request is not None:
             body = self.mend_request(body)
-        return HttpRequest(endpoint.url, _headers(endpoint, is_stream=chat.stream), orjson.dumps(body))
+        return Outgoing(HttpRequest(endpoint.url, _headers(endpoint, is_stream=chat.stream), orjson.dumps(body)))
 
-    def decoder(self, chat: Chat) -> "OpenAIDecoder":
+    def decoder(self, chat: Chat, stamp: Stamp) -> "OpenAIDecoder":  # noqa: ARG002 - it has a name of its own
         return OpenAIDecoder(self, Notes(wants_usage=chat.wants_usage))
 
-    def completion(self, raw: bytes) -> Completion | UpstreamError:
+    def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:  # noqa: ARG002
         answer = self._answer(raw, "choices")
         if isinstance(answer, UpstreamError) or not self.mend(answer.body, Notes()):
             return answer

@@ -1,0 +1,299 @@
+"""A caller's chat as plain values, for dialects that must say it in other words. Pure.
+
+Reads OpenAI's form, old and new (`functions`, `function_call`). Raises ClientFault for what has no meaning in it, and
+Unsupported, through `cannot_take`, for what it means but a provider has no words for.
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from ..errors import ClientFault, Unsupported
+
+Json = dict[str, Any]
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*(;base64)?,(.*)", re.DOTALL)
+_AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """Bytes that came with the request, still in base64. `kind`: what the caller said they are."""
+
+    kind: Literal["image", "audio", "file"]
+    media_type: str
+    data: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A picture at an http(s) address."""
+
+    url: str
+    detail: str = ""
+
+
+Part = Text | Inline | Address
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` is JSON as text; `extra` what `extra_content` holds for providers that want something back."""
+
+    id: str
+    name: str
+    arguments: str
+    extra: Json = field(default_factory=dict)
+
+    @property
+    def values(self) -> Json:
+        """The arguments, read. Raises ClientFault when they are no JSON object."""
+        try:
+            values = orjson.loads(self.arguments or "{}")
+        except orjson.JSONDecodeError:
+            values = None
+        if not isinstance(values, dict):
+            raise fault(f"The arguments of the call of {self.name} are not a JSON object.", "messages")
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`system` stands for `developer`, too. `call_id` and `name`: which call a `tool` message answers."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    parts: tuple[Part, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
+    reasoning: str = ""
+    extra: Json = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """`parameters` is a JSON schema; None: it takes none."""
+
+    name: str
+    description: str
+    parameters: Json | None
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`tool_choice`. `names`: only these may be called; empty: all."""
+
+    mode: Literal["auto", "none", "required"]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`response_format` where it is not plain text. `schema` is None for just any JSON object."""
+
+    name: str
+    schema: Json | None
+    strict: bool
+
+
+def messages_of(body: Json) -> list[Message]:
+    """In order, as the caller sent them; a tool message has the name of the call that it answers."""
+    names: dict[str, str] = {}
+    found = []
+    for place, raw in enumerate(body["messages"]):
+        message = _message(raw, f"messages[{place}]", names)
+        names |= {call.id: call.name for call in message.calls}
+        found.append(message)
+    return found
+
+
+def tools_of(body: Json) -> list[Tool]:
+    raw = body.get("tools") or [{"type": "function", "function": old} for old in body.get("functions") or ()]
+    found = []
+    for place, tool in enumerate(raw if isinstance(raw, list) else ()):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            if isinstance(tool, dict) and tool.get("type") not in (None, "function"):
+                raise cannot_take(f"tools[{place}]", f"a tool of type {tool['type']}")
+            raise fault(f"`tools[{place}]` must be a function with a name.", "tools")
+        parameters, says = function.get("parameters"), function.get("description")
+        found.append(
+            Tool(
+                name=function["name"],
+                description=says if isinstance(says, str) else "",
+                parameters=parameters if isinstance(parameters, dict) and parameters else None,
+                strict=function.get("strict") is True,
+            )
+        )
+    return found
+
+
+def choice_of(body: Json) -> Choice | None:
+    """None: the caller says nothing of it."""
+    raw = body.get("tool_choice") or body.get("function_call")
+    if raw is None:
+        return None
+    if raw in ("auto", "none", "required"):
+        return Choice(raw)
+    if isinstance(raw, dict):
+        allowed = raw.get("allowed_tools")
+        if isinstance(allowed, dict):
+            names = tuple(name for tool in allowed.get("tools") or () if (name := _function_name(tool)))
+            return Choice("required" if allowed.get("mode") == "required" else "auto", names)
+        if name := _function_name(raw):
+            return Choice("required", (name,))
+    raise fault("`tool_choice` must be auto, none, required or name a function.", "tool_choice")
+
+
+def format_of(body: Json) -> Format | None:
+    raw = body.get("response_format")
+    kind = raw.get("type") if isinstance(raw, dict) else None
+    if raw is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return Format("", None, strict=False)
+    schema = raw.get("json_schema") if isinstance(raw, dict) and kind == "json_schema" else None
+    if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict | None):
+        raise fault("`response_format` must be text, json_object or a json_schema with a schema.", "response_format")
+    return Format(str(schema.get("name") or "answer"), schema.get("schema") or {}, strict=schema.get("strict") is True)
+
+
+def stops_of(body: Json) -> list[str]:
+    stop = body.get("stop")
+    if isinstance(stop, str):
+        return [stop]
+    return [one for one in stop if isinstance(one, str)] if isinstance(stop, list) else []
+
+
+def most_tokens_of(body: Json) -> int | None:
+    """`max_completion_tokens`, else the older `max_tokens`."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        if type(body.get(name)) is int:
+            return int(body[name])
+    return None
+
+
+def cannot_take(spot: str, what: str) -> Unsupported:
+    """For the caller: which part of the request has no counterpart at this provider. Another model may have one."""
+    return Unsupported(f"{spot}: this provider does not take {what}.", param=spot, reached=False)
+
+
+def fault(message: str, param: str) -> ClientFault:
+    return ClientFault(message, param=param, reached=False)
+
+
+def parse_data_url(url: str, spot: str) -> tuple[str, str]:
+    """Media type and base64. Raises ClientFault."""
+    found = _DATA_URL.fullmatch(url)
+    if found is None or not found[2]:
+        raise fault(f"`{spot}` must be a data URL with base64, or an http(s) address.", spot)
+    return found[1] or "application/octet-stream", _checked(found[3], spot)
+
+
+def _message(raw: Json, spot: str, names: dict[str, str]) -> Message:
+    role = raw.get("role")
+    extra = raw.get("extra_content")
+    extra = extra if isinstance(extra, dict) else {}
+    if role in ("tool", "function"):
+        call_id, name = str(raw.get("tool_call_id") or ""), str(raw.get("name") or "")
+        parts = tuple(_parts(raw.get("content"), spot))
+        return Message("tool", parts, call_id=call_id, name=names.get(call_id, name), extra=extra)
+    if role not in ("system", "developer", "user", "assistant"):
+        raise fault(f"`{spot}.role` must be system, developer, user, assistant or tool.", f"{spot}.role")
+    reasoning = raw.get("reasoning_content")
+    return Message(
+        role="system" if role == "developer" else role,
+        parts=tuple(_parts(raw.get("content"), spot)),
+        calls=tuple(_calls(raw, spot)) if role == "assistant" else (),
+        name=str(raw.get("name") or ""),
+        reasoning=reasoning if role == "assistant" and isinstance(reasoning, str) else "",
+        extra=extra,
+    )
+
+
+def _parts(content: Any, spot: str) -> Iterator[Part]:
+    if isinstance(content, str):
+        if content:
+            yield Text(content)
+    elif isinstance(content, list):
+        for place, part in enumerate(content):
+            yield _part(part, f"{spot}.content[{place}]")
+    elif content is not None:
+        raise fault(f"`{spot}.content` must be text or a list of parts.", f"{spot}.content")
+
+
+def _part(part: Any, spot: str) -> Part:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("text", "refusal") and isinstance(part.get(kind), str):
+        return Text(part[kind])
+    if kind == "image_url":
+        return _picture(part.get("image_url"), spot)
+    inner = part.get(kind) if isinstance(kind, str) else None
+    if kind == "input_audio" and isinstance(inner, dict):
+        media_type = _AUDIO_TYPES.get(str(inner.get("format")), f"audio/{inner.get('format')}")
+        return Inline("audio", media_type, _checked(inner.get("data"), spot))
+    if kind == "file" and isinstance(inner, dict):
+        if inner.get("file_id"):
+            raise cannot_take(spot, "a file by its id")
+        media_type, data = parse_data_url(str(inner.get("file_data") or ""), f"{spot}.file.file_data")
+        return Inline("file", media_type, data, str(inner.get("filename") or ""))
+    if isinstance(kind, str):
+        raise cannot_take(spot, f"a part of type {kind}")
+    raise fault(f"`{spot}` must be a part with a type.", spot)
+
+
+def _picture(image: Any, spot: str) -> Part:
+    url = image.get("url") if isinstance(image, dict) else image
+    if not isinstance(url, str):
+        raise fault(f"`{spot}.image_url` must have a url.", spot)
+    if url.startswith(("http://", "https://")):
+        return Address(url, str(image.get("detail") or "") if isinstance(image, dict) else "")
+    media_type, data = parse_data_url(url, f"{spot}.image_url.url")
+    return Inline("image", media_type, data)
+
+
+def _calls(raw: Json, spot: str) -> Iterator[ToolCall]:
+    old = raw.get("function_call")
+    calls = raw.get("tool_calls") or ([{"id": "", "function": old}] if isinstance(old, dict) else [])
+    for place, call in enumerate(calls if isinstance(calls, list) else ()):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise fault(f"`{spot}.tool_calls[{place}]` must be a function with a name.", f"{spot}.tool_calls")
+        arguments, extra = function.get("arguments"), call.get("extra_content")
+        yield ToolCall(
+            id=str(call.get("id") or ""),
+            name=function["name"],
+            arguments=arguments if isinstance(arguments, str) else "",
+            extra=extra if isinstance(extra, dict) else {},
+        )
+
+
+def _function_name(tool: Any) -> str:
+    """Of `{function: {name}}`, or of the older `{name}`."""
+    inner = tool.get("function", tool) if isinstance(tool, dict) else None
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _checked(data: Any, spot: str) -> str:
+    try:
+        b64decode(data, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise fault(f"`{spot}` does not hold base64.", spot) from None
+    return str(data)
