@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from .admission import Reservation
 from .catalog import Model
-from .errors import UpstreamError
+from .errors import GatewayError, InternalError, Unavailable, UpstreamError
 from .providers.dialect import Endpoint
+from .store.port import StoreError
 from .telemetry import holds_secret
 
 _KEY_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)  # other headers of ours may be quoted
@@ -47,6 +48,16 @@ def headers_of(model: Model, reservation: Reservation, *, attempts: int, now: fl
         headers["x-ratelimit-remaining-requests"] = str(max(0, remaining))
         headers["x-ratelimit-reset-requests"] = str(max(0, math.ceil(window.ends - now)))
     return headers
+
+
+def in_wire_form(error: Exception) -> GatewayError:
+    """Whatever ended a request, as the caller is told it."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, StoreError):
+        words = "The gateway's limits cannot be checked now. Try again later."
+        return Unavailable(words, code="store_unavailable", headers={"retry-after": "1"})
+    return InternalError("The gateway failed. The request id names this failure in its log.")
 
 
 def in_safe_words(error: UpstreamError, model: Model) -> UpstreamError:

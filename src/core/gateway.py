@@ -20,10 +20,11 @@ from .all_failed import Attempt, all_failed, key_refused
 from .answers import Answer, EventStream, headers_of, in_safe_words
 from .auth import Caller
 from .catalog import Catalog, Model
-from .chat import parse_chat
+from .chat import Chat, parse_chat
 from .config.schema import Kind
 from .embedding import parse_embedding
 from .errors import GatewayError, TooLong, UpstreamError
+from .holding import hold_status
 from .ledger import Grant, Ledger
 from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
 from .providers.dialect import Completion
@@ -72,13 +73,30 @@ class Gateway:
         need = need_of_chat(chat.body, chat.length, answers=chat.answers)
         call = self._call("chat", chat.model, need, caller, record)
         if chat.stream:
-            counted = chat.with_usage() if any(self._ledger.counts_tokens(m, caller) for m in call.candidates) else chat
-            grant, stream = await self._answer(call, lambda model: self._upstream.open_stream(model, counted))
-            record.first_token_s, record.is_stream = record.elapsed(), True
-            self._telemetry.stream_began(record)
-            return self._pass_on(call, grant, stream)
+            return await self._stream(call, chat)
         grant, whole = await self._answer(call, lambda model: self._upstream.complete(model, chat))
         return await self._hand_over(call, grant, whole)
+
+    async def _stream(self, call: Call, chat: Chat) -> EventStream:
+        opening = self._open(call, chat)
+        hold_s = self.catalog.config.server.hold_status_seconds
+        if hold_s is None:
+            return await opening
+        return await hold_status(
+            opening,
+            hold_s=hold_s,
+            keep_alive_s=self._upstream.keep_alive_s,
+            record=call.record,
+            telemetry=self._telemetry,
+        )
+
+    async def _open(self, call: Call, chat: Chat) -> EventStream:
+        counts = any(self._ledger.counts_tokens(model, call.caller) for model in call.candidates)
+        counted = chat.with_usage() if counts else chat
+        grant, stream = await self._answer(call, lambda model: self._upstream.open_stream(model, counted))
+        call.record.first_token_s, call.record.is_stream = call.record.elapsed(), True
+        self._telemetry.stream_began(call.record)
+        return self._pass_on(call, grant, stream)
 
     async def embed(self, raw: bytes, caller: Caller, record: Record) -> Answer:
         """Answer a request for embeddings. Raises GatewayError."""

@@ -46,7 +46,7 @@ class Upstream:
     ) -> None:
         self._clients = clients
         self._clock = clock
-        self._keep_alive_s = keep_alive_s
+        self.keep_alive_s = keep_alive_s
 
     async def complete(self, model: Model, chat: Chat) -> Completion:
         """Ask for a whole answer. Raises UpstreamError."""
@@ -73,7 +73,7 @@ class Upstream:
             stamp=self._stamp(model),
             dropped=outgoing.dropped,
             started=started,
-            keep_alive_s=self._keep_alive_s,
+            keep_alive_s=self.keep_alive_s,
         )
         try:
             await stream.begin()
