@@ -7,6 +7,7 @@ GatewayError                     status  type                    code           
 │   └── ModelNotFound            404     invalid_request_error   model_not_found
 ├── MethodNotAllowed             405     invalid_request_error   method_not_allowed
 ├── BodyTooLarge                 413     invalid_request_error   request_too_large
+├── RequestTooSlow               408     invalid_request_error   request_too_slow
 ├── RateLimited                  429     rate_limit_error        rate_limit_exceeded
 ├── Unavailable                  503     server_error            no_model_available
 ├── InternalError                500     server_error            internal_error
@@ -85,6 +86,10 @@ class MethodNotAllowed(GatewayError):
 
 class BodyTooLarge(GatewayError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
+
+
+class RequestTooSlow(GatewayError):
+    status, type, code = 408, "invalid_request_error", "request_too_slow"
 
 
 class RateLimited(GatewayError):

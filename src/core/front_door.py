@@ -8,34 +8,59 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .answers import in_wire_form
 from .auth import Keyring
-from .errors import BodyTooLarge, GatewayError, InternalError, InvalidRequest
+from .errors import BodyTooLarge, GatewayError, InvalidRequest, RequestTooSlow, Unavailable
 from .telemetry import Record, Telemetry
 
 OPEN_PATHS = frozenset({"/ping", "/ready"})
+BODY_S = 60.0  # a client has this long to send its request, or it holds a place for nothing
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
+@dataclass(slots=True)
+class Places:
+    """Requests under way, those of a former configuration included."""
+
+    taken: int = 0
+
+
 class FrontDoor:
-    def __init__(self, app: ASGIApp, *, keyring: Keyring, max_body_bytes: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keyring: Keyring,
+        max_body_bytes: int,
+        max_in_flight: int,
+        places: Places,
+        telemetry: Telemetry,
+        body_s: float = BODY_S,
+    ) -> None:
         self._app = app
         self._keyring = keyring
         self._max_body_bytes = max_body_bytes
+        self._max_in_flight = max_in_flight
+        self._places = places
         self._telemetry = telemetry
+        self._body_s = body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope, (b"authorization", b"content-length", b"x-request-id"))
         record = Record(_request_id(headers[b"x-request-id"]), scope["method"], scope["path"], time.perf_counter())
-        visit = _Visit(record, receive, send, self._max_body_bytes)
+        visit = _Visit(record, receive, send, self._max_body_bytes, self._body_s)
+        self._places.taken += 1
         try:
             if scope["path"] not in OPEN_PATHS:
                 caller = self._keyring.identify(headers[b"authorization"])
                 scope["sluice.caller"], record.caller = caller, caller.name
+                self._find_place()
             visit.announce(headers[b"content-length"])
             scope["sluice.record"] = record
             await visit.run(self._app, scope)
@@ -43,21 +68,32 @@ class FrontDoor:
             await visit.refuse(error)
         except Exception as error:  # noqa: BLE001 - the last border: a bug of ours is a 500 in OpenAI's form
             self._telemetry.unexpected(record, error)
-            await visit.refuse(InternalError("The gateway failed. The request id names this failure in its log."))
+            await visit.refuse(in_wire_form(error))
         finally:
+            self._places.taken -= 1
             record.total_s = record.elapsed()
             self._telemetry.request_done(record)
+
+    def _find_place(self) -> None:
+        if self._places.taken > self._max_in_flight:
+            raise Unavailable(
+                "The gateway has as many requests under way as it takes (server.max_in_flight).",
+                code="overloaded",
+                headers={"retry-after": "1"},
+            )
 
 
 class _Visit:
     """One exchange with a client: counts what it sends, marks what it is sent, notices when it goes."""
 
-    def __init__(self, record: Record, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(self, record: Record, receive: Receive, send: Send, max_body_bytes: int, body_s: float) -> None:
         self._record = record
         self._receive = receive
         self._send = send
         self._left_to_read = max_body_bytes
         self._max_body_bytes = max_body_bytes
+        self._body_s = body_s
+        self._body_until: float | None = None
         self._watch: asyncio.Task[None] | None = None
         self._work: asyncio.Task[Any] | None = None
         self._has_left = False
@@ -72,6 +108,7 @@ class _Visit:
             await app(scope, self._receive_counted, self._send_marked)
         except asyncio.CancelledError:
             if not self._has_left:
+                self._record.error = "cut_by_shutdown"
                 raise
             self._record.error = "client_left"
             if self._work is not None:
@@ -92,7 +129,7 @@ class _Visit:
         await self._send_marked({"type": "http.response.body", "body": body})
 
     async def _receive_counted(self) -> Message:
-        message = await self._receive()
+        message = await self._receive_in_time()
         if message["type"] == "http.disconnect":
             raise InvalidRequest("The client left before its request was whole.", status=499, code="client_left")
         if message["type"] == "http.request":
@@ -102,6 +139,17 @@ class _Visit:
             if not message.get("more_body", False) and self._watch is None:
                 self._watch = asyncio.create_task(self._watch_client())
         return message
+
+    async def _receive_in_time(self) -> Message:
+        """The next piece of the body, all of which has to come in time."""
+        if self._body_until is None:
+            self._body_until = asyncio.get_running_loop().time() + self._body_s
+        try:
+            async with asyncio.timeout_at(None if self._watch else self._body_until):
+                return await self._receive()
+        except TimeoutError:
+            words = f"The request was not whole within {self._body_s:g} s."
+            raise RequestTooSlow(words, headers={"connection": "close"}) from None
 
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from .answers import in_wire_form
 from .auth import Keyring
 from .catalog import Catalog
-from .errors import GatewayError, InternalError, MethodNotAllowed, NotFound, Unavailable
-from .front_door import FrontDoor
+from .errors import GatewayError, MethodNotAllowed, NotFound
+from .front_door import BODY_S, FrontDoor, Places
 from .gateway import Gateway
 from .ledger import Ledger
 from .retries import RetryPolicy
@@ -40,7 +41,11 @@ _EXPOSED = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What a door brings along. `started`: Unix seconds, shown as the models' age; `routes`: paths of its own."""
+    """What a door brings along.
+
+    `started`: Unix seconds, shown as the models' age; `routes`: paths of its own; `body_s`: how long a client may take
+    to send its request.
+    """
 
     telemetry: Telemetry
     version: str
@@ -48,6 +53,8 @@ class Door:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     clock: Callable[[], float] = time.time
     routes: Sequence[Callable[[Catalog, Ledger], APIRouter]] = ()
+    body_s: float = BODY_S
+    places: Places = field(default_factory=Places)
 
 
 def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Door) -> ASGIApp:
@@ -74,7 +81,13 @@ def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Doo
         api.include_router(make_routes(catalog, ledger))
     server = catalog.config.server
     app: ASGIApp = FrontDoor(
-        api, keyring=Keyring(catalog.config.auth.keys), max_body_bytes=server.max_body_bytes, telemetry=door.telemetry
+        api,
+        keyring=Keyring(catalog.config.auth.keys),
+        max_body_bytes=server.max_body_bytes,
+        max_in_flight=server.max_in_flight,
+        places=door.places,
+        telemetry=door.telemetry,
+        body_s=door.body_s,
     )
     if server.cors_origins:
         app = CORSMiddleware(
@@ -104,10 +117,8 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 async def _answer_store(request: Request, error: Exception) -> Response:
     _LOG.error("%s: %s", request.scope["sluice.record"].request_id, error)
-    unavailable = Unavailable("The gateway's limits cannot be checked now. Try again later.", code="store_unavailable")
-    unavailable.headers["retry-after"] = "1"
-    return await _answer(request, unavailable)
+    return await _answer(request, in_wire_form(error))
 
 
-async def _answer_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the front door logs it
-    return await _answer(request, InternalError("The gateway failed; the request id names this failure in its log."))
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    return await _answer(request, in_wire_form(error))  # the front door logs it

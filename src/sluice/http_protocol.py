@@ -1,4 +1,8 @@
-"""uvicorn's HTTP protocol with two things mended: a bound on headers, and OpenAI's form for what is not HTTP."""
+"""uvicorn's HTTP protocol with three things mended: a bound on headers and on the time that they take, and OpenAI's
+form for what is not HTTP.
+"""
+
+import asyncio
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -8,6 +12,7 @@ from core.front_door import new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 2.0
+HEAD_S = 20.0  # uvicorn waits for ever for a client that does not finish its first line
 
 
 class HeadTooLargeError(Exception):
@@ -19,6 +24,28 @@ class HttpProtocol(HttpToolsProtocol):
 
     _head_bytes = 0  # received since the last head or piece of a body was whole
     _is_over = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_head()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
@@ -29,6 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_headers_complete(self) -> None:
+        self._head_came()
         self._head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._head_bytes > MAX_HEAD_BYTES:
             raise HeadTooLargeError
