@@ -48,7 +48,7 @@ async def test_one_request_too_many_is_a_503_at_once_and_the_place_is_free_again
         with took(0, 1):
             refused = await gateway.chat()
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert refused.json()["error"]["code"] == "overloaded"
+        assert refused.json()["error"]["code"] == "gateway_overloaded"
         assert (await gateway.client.get("/ping")).status_code == 200, "whoever looks after us is still answered"
         goes_on.set()
         assert [response.status_code for response in await asyncio.gather(*first)] == [200, 200]

@@ -78,7 +78,7 @@ class FrontDoor:
         if self._places.taken > self._max_in_flight:
             raise Unavailable(
                 "The gateway has as many requests under way as it takes (server.max_in_flight).",
-                code="overloaded",
+                code="gateway_overloaded",
                 headers={"retry-after": "1"},
             )
 
