@@ -16,7 +16,7 @@ help: ## this list
 serve: $(VENV)/.serve ## run the gateway on 127.0.0.1:8080 (config.yaml, else the example); ARGS="--addr ..." is passed on
 	@exec $(BIN)/sluice serve --config $(CONFIG) $(ARGS)
 
-test: $(VENV)/.dev ## the whole test suite, offline; ARGS="-k name" is passed on
+test: $(VENV)/.dev $(VENV)/.dynalite ## the whole test suite, offline; ARGS="-k name" is passed on
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import rules
@@ -39,6 +39,12 @@ clean: ## remove the environment and all that was made
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sluice needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# A second DynamoDB for the tests. Without Node they skip what needs it, and say so.
+$(VENV)/.dynalite: tests/dynalite/package-lock.json | $(BIN)/python
+	@mkdir -p $(VENV)/dynalite && cp tests/dynalite/package*.json $(VENV)/dynalite
+	@if command -v npm >/dev/null; then npm ci --prefix $(VENV)/dynalite --no-audit --no-fund --loglevel=error; fi
+	@touch $@
 
 # The checkout itself goes in editable, with the build tools of the hashed list: nothing is fetched unpinned.
 $(VENV)/.serve: requirements/serve.txt pyproject.toml | $(BIN)/python

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.dynamodb_endpoint import CREDENTIALS, dynamodb_endpoint
+from tests.dynamodb_endpoint import CREDENTIALS, dynalite_endpoint, dynamodb_endpoint, why_no_dynalite
 from tests.fake_upstream import FakeUpstream
 from tests.running_gateway import RunningGateway
 
@@ -23,9 +23,25 @@ def _nothing_is_remembered(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def dynamodb() -> Iterator[str]:
-    """The address of a DynamoDB endpoint on this machine, with credentials for it in the environment."""
-    with pytest.MonkeyPatch.context() as patch, dynamodb_endpoint() as endpoint:
+def aws_credentials() -> Iterator[None]:
+    """For endpoints on this machine, which take any."""
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def dynamodb(aws_credentials: None) -> Iterator[str]:
+    """The address of a DynamoDB endpoint on this machine: moto's."""
+    with dynamodb_endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def dynalite(aws_credentials: None) -> Iterator[str]:
+    """The address of another one."""
+    if why := why_no_dynalite():
+        pytest.skip(why)
+    with dynalite_endpoint() as endpoint:
         yield endpoint

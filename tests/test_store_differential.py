@@ -20,14 +20,17 @@ from hypothesis import strategies as st
 from core.admission import Outcome, Refusal, Reservation, Scope
 from core.breaker import Breaker, cool
 from core.limits import Cost, Limit
+from core.store.dynamodb import DynamoDbStore
 from core.store.memory import MemoryStore
 from core.store.port import StateStore
 from core.store.sqlite import SqliteStore
 from core.throttle import Throttle
+from tests.dynamodb_endpoint import fresh_table
 
-STORES: dict[str, Callable[[Path], StateStore]] = {
-    "memory": lambda _: MemoryStore(),
-    "sqlite": lambda folder: SqliteStore(str(folder / "state.db"), timeout_ms=5_000),
+STORES: dict[str, Callable[[Path, str], StateStore]] = {
+    "memory": lambda _, __: MemoryStore(),
+    "sqlite": lambda folder, _: SqliteStore(str(folder / "state.db"), timeout_ms=5_000),
+    "dynamodb": lambda _, endpoint: DynamoDbStore(fresh_table(endpoint)),
 }
 
 PACIFIC = "02:30 America/Los_Angeles"  # a start that the clock skips once a year
@@ -265,8 +268,10 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def stores(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[StateStore]]:
-    stores = [make(tmp_path_factory.mktemp(name)) for name, make in STORES.items()]
+def stores(
+    runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory, dynamodb: str
+) -> Iterator[list[StateStore]]:
+    stores = [make(tmp_path_factory.mktemp(name), dynamodb) for name, make in STORES.items()]
     yield stores
     for store in stores:
         runner.run(store.aclose())
@@ -339,7 +344,7 @@ class Play:
         self.under_way.append((expected, reservations))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     random=st.randoms(use_true_random=False),
     length=st.integers(1, 60),
@@ -374,8 +379,10 @@ EVERY_VERDICT = {
 def test_they_agree_for_days_and_on_every_verdict_there_is(
     runner: asyncio.Runner, stores: list[StateStore], scope: Scope
 ) -> None:
-    random = Random(scope.key)
-    games = [Play(stores, scope, begin) for begin in BEGINNINGS]
+    """DynamoDB, an HTTP call a step, plays along in shorter games."""
+    random, quick = Random(scope.key), [store for store in stores if not isinstance(store, DynamoDbStore)]
+    games = [Play(players, scope, begin) for players in (quick, stores) for begin in BEGINNINGS]
     for game in games:
-        runner.run(game.play(some_step(random) for _ in range(1_000)))
+        steps = 1_000 if game.stores is quick else 100
+        runner.run(game.play(some_step(random) for _ in range(steps)))
     assert set[str]().union(*(game.said for game in games)) >= EVERY_VERDICT[scope.key]

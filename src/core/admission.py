@@ -4,13 +4,14 @@
 image may carry it out: if it does not hold, the store judges anew by the image of then. The check is the increment.
 """
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 from . import breaker as breakers
 from . import limits, throttle
 from .breaker import Breaker
 from .limits import Cost, Limit, Window
-from .plan import Image, Plan, number
+from .plan import Image, Plan, merged, number
 from .throttle import Throttle
 
 ITEM_LIFE_S = 3 * 86_400  # after that nobody needs an item that was not touched
@@ -127,18 +128,21 @@ def confirmed(reservation: Reservation, after: Image) -> Reservation:
 
 
 def plan_finish(reservation: Reservation, outcome: Outcome, *, now_ms: int) -> list[Plan]:
-    """What is left to write, in order; each plan only if it holds. Empty for a success that took what it reserved."""
-    plans = [_settle(reservation, outcome, now_ms)]
+    """What is left to write: the first of these that holds, which says most. Empty where nothing is left.
+
+    Settlement, breaker and cooldown have conditions of their own, and all go into one write.
+    """
     scope, seen, probe = reservation.scope, reservation.failures_seen, reservation.probe_id
+    judged: list[Plan] = []
     if scope.breaker and outcome.verdict is True:
-        plans += breakers.succeeded(failures_seen=seen, probe_id=probe)
+        judged = breakers.succeeded(failures_seen=seen, probe_id=probe)
     elif scope.breaker and outcome.verdict is False:
-        plans += breakers.failed(scope.breaker, failures_seen=seen, probe_id=probe, now_ms=now_ms)
+        judged = breakers.failed(scope.breaker, probe_id=probe, failures_seen=seen, now_ms=now_ms)
     elif scope.breaker:
-        plans += breakers.unjudged(probe_id=probe, now_ms=now_ms)
-    if outcome.cool_until_ms is not None:
-        plans.append(breakers.cool(outcome.cool_until_ms))
-    return [plan for plan in plans if not plan.is_empty]
+        judged = breakers.unjudged(probe_id=probe, now_ms=now_ms)
+    cooled = [] if outcome.cool_until_ms is None else [breakers.cool(outcome.cool_until_ms)]
+    choices = itertools.product([_settle(reservation, outcome, now_ms)], [*judged, Plan()], [*cooled, Plan()])
+    return [plan for plan in map(merged, choices) if not plan.is_empty]
 
 
 def _settle(reservation: Reservation, outcome: Outcome, now_ms: int) -> Plan:

@@ -72,7 +72,7 @@ def unjudged(*, probe_id: str | None, now_ms: int) -> list[Plan]:
 
 
 def failed(breaker: Breaker, *, failures_seen: int, probe_id: str | None, now_ms: int) -> list[Plan]:
-    """Plans of which, carried out in this order, at most one holds."""
+    """Plans of which at most one holds."""
     if probe_id:
         doublings = min(failures_seen + 1 - breaker.failures, 32)
         wait = min(breaker.max_cooldown_ms, breaker.cooldown_ms * 2**doublings)
@@ -87,7 +87,7 @@ def failed(breaker: Breaker, *, failures_seen: int, probe_id: str | None, now_ms
     further.require("l", "at_least", forgotten + 1)
     for plan in (first, further):
         plan.require("f", "at_most", breaker.failures - 1)
-    return [further, first]  # the other way round `first` would make `further` hold: one failure, counted twice
+    return [further, first]
 
 
 def cool(until_ms: int) -> Plan:

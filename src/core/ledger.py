@@ -121,11 +121,13 @@ class Ledger:
         first = await self._reserve_scope(model.scope, need, max_wait_ms)
         if isinstance(first, Refusal) or model.account is None:
             return first if isinstance(first, Refusal) else Grant(model, (first,))
-        second = await self._reserve_scope(model.account, need, max_wait_ms)
-        if isinstance(second, Refusal):
-            await self._store.finish(first, Outcome(is_refund=True), now_ms=self.now_ms())
-            return second
-        return Grant(model, (first, second))
+        second: Reservation | Refusal | None = None
+        try:
+            second = await self._reserve_scope(model.account, need, max_wait_ms)
+        finally:
+            if not isinstance(second, Reservation):
+                await self._store.finish(first, Outcome(is_refund=True), now_ms=self.now_ms())
+        return Grant(model, (first, second)) if isinstance(second, Reservation) else second
 
     async def _reserve_scope(self, scope: Scope, need: Need, max_wait_ms: int) -> Reservation | Refusal:
         return await self._store.reserve(

@@ -4,7 +4,7 @@ The rules (`limits.py`, `breaker.py`, `throttle.py`) write plans; a store carrie
 one conditional write. An item is a flat image of numbers, texts and sets of texts; what is missing counts as nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,6 +71,23 @@ class Plan:
             if not after[name]:
                 del after[name]  # DynamoDB knows no empty sets
         return after
+
+
+def merged(plans: Iterable[Plan]) -> Plan:
+    """All of them in one. They must not change the same attribute."""
+    whole = Plan()
+    for plan in plans:
+        whole.conditions += plan.conditions
+        whole.set |= plan.set
+        whole.add |= plan.add
+        whole.remove += plan.remove
+        whole.include |= plan.include
+        whole.exclude |= plan.exclude
+    return whole
+
+
+def first_to_hold(plans: Iterable[Plan], image: Image) -> Plan | None:
+    return next((plan for plan in plans if plan.holds(image)), None)
 
 
 def number(image: Image, attribute: str) -> int:

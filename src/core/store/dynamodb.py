@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from ..admission import Outcome, Reason, Refusal, Reservation, Scope, confirmed, plan_finish, plan_reserve
 from ..config.schema import State
 from ..limits import Cost
-from ..plan import Image, Plan
+from ..plan import Image, Plan, first_to_hold
 from .expressions import PRIMARY_KEY, compile_plan, read_item
 from .port import StoreBusy, StoreError, StoreMisconfigured
 
@@ -121,15 +121,22 @@ class DynamoDbStore:
         await asyncio.shield(self._to_the_end(self._finish(reservation, outcome, now_ms)))
 
     async def _finish(self, reservation: Reservation, outcome: Outcome, now_ms: int) -> None:
-        for plan in plan_finish(reservation, outcome, now_ms=now_ms):
-            await self.write(reservation.scope.key, plan)
+        await self.write(reservation.scope.key, *plan_finish(reservation, outcome, now_ms=now_ms))
 
-    async def write(self, key: str, plan: Plan) -> None:
-        try:
-            self.images[key] = await self._update(key, plan, may_repeat=not any(n < 0 for n in plan.add.values()))
-        except ConditionFailed as failed:
-            if failed.item is not None:
-                self.images[key] = failed.item
+    async def write(self, key: str, *plans: Plan) -> None:
+        """The last image says which plan to try; where it was too old, the true item says which."""
+        plan = first_to_hold(plans, self.images.get(key, {})) or next(iter(plans), None)
+        for _ in range(MAX_TRIES):
+            if plan is None:
+                return
+            try:
+                self.images[key] = await self._update(key, plan, may_repeat=not any(n < 0 for n in plan.add.values()))
+            except ConditionFailed as failed:
+                image = failed.item if failed.item is not None else await self._fresh(key)
+                self.images[key] = image
+                plan = first_to_hold(plans, image)
+            else:
+                return
 
     async def aclose(self) -> None:
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -224,8 +231,8 @@ def _make_client(state: State) -> Any:
             region_name=state.region,
             endpoint_url=state.endpoint_url,
             config=Config(
-                connect_timeout=CONNECT_S,
-                read_timeout=READ_S,
+                connect_timeout=max(CONNECT_S, state.timeout_ms / 1000),
+                read_timeout=max(READ_S, state.timeout_ms / 1000),
                 retries={"total_max_attempts": 1},
                 max_pool_connections=THREADS,
             ),

@@ -88,10 +88,10 @@ class FallbackStore:
             return
         await self._try(lambda: self._store.finish(reservation, outcome, now_ms=now_ms))
 
-    async def write(self, key: str, plan: Plan) -> None:
+    async def write(self, key: str, *plans: Plan) -> None:
         if self._local is not None:
-            await self._local.write(key, plan)
-        await self._try(lambda: self._store.write(key, plan))
+            await self._local.write(key, *plans)
+        await self._try(lambda: self._store.write(key, *plans))
 
     async def aclose(self) -> None:
         await self._store.aclose()

@@ -33,9 +33,9 @@ class MemoryStore:
             key = reservation.scope.key
             self._items[key] = finish_in(self._items.get(key, {}), reservation, outcome, now_ms=now_ms)
 
-    async def write(self, key: str, plan: Plan) -> None:
+    async def write(self, key: str, *plans: Plan) -> None:
         with self._lock:
-            self._items[key] = write_in(self._items.get(key, {}), plan)
+            self._items[key] = write_in(self._items.get(key, {}), *plans)
 
     async def aclose(self) -> None:
         self._items.clear()

@@ -1,6 +1,7 @@
 """The port to the counters, cooldowns and breakers that all requests, and all processes, share.
 
-Implementations: `memory.py` (one process, gone with it) and `sqlite.py` (all processes of a machine, survives them).
+Implementations: `memory.py` (one process, gone with it), `sqlite.py` (all processes of a machine, survives them) and
+`dynamodb.py` (all machines); `fallback.py` stands before one that can be out of reach.
 Each carries out the plans of `admission.py`, so they differ in where an item lies and in nothing else; one contract
 suite and one differential test run over them.
 """
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from ..admission import Outcome, Refusal, Reservation, Scope, plan_finish, plan_reserve
 from ..limits import Cost
-from ..plan import Image, Plan
+from ..plan import Image, Plan, first_to_hold
 
 
 class StoreError(Exception):
@@ -42,8 +43,8 @@ class StateStore(Protocol):
         """Settle a reservation; once for each."""
         ...
 
-    async def write(self, key: str, plan: Plan) -> None:
-        """Carry one plan out, if it holds."""
+    async def write(self, key: str, *plans: Plan) -> None:
+        """Carry out the first of these plans that holds; none, if none does."""
         ...
 
     async def aclose(self) -> None: ...
@@ -65,10 +66,10 @@ def reserve_in(
 
 def finish_in(image: Image, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> Image:
     """`finish` for a store that holds the true image."""
-    for plan in plan_finish(reservation, outcome, now_ms=now_ms):
-        image = write_in(image, plan)
-    return image
+    return write_in(image, *plan_finish(reservation, outcome, now_ms=now_ms))
 
 
-def write_in(image: Image, plan: Plan) -> Image:
-    return plan.apply(image) if plan.holds(image) else image
+def write_in(image: Image, *plans: Plan) -> Image:
+    """`write` for a store that holds the true image."""
+    plan = first_to_hold(plans, image)
+    return image if plan is None else plan.apply(image)

@@ -77,10 +77,10 @@ class SqliteStore:
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
         await self._do(lambda: self._finish(reservation, outcome, now_ms))
 
-    async def write(self, key: str, plan: Plan) -> None:
+    async def write(self, key: str, *plans: Plan) -> None:
         def write() -> None:
             before = self._read(key)
-            self._write(key, before, write_in(before, plan))
+            self._write(key, before, write_in(before, *plans))
 
         await self._do(write)
 
