@@ -1,5 +1,6 @@
 """`sluice serve`: the gateway under uvicorn."""
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -24,7 +25,8 @@ from core.app import build
 from core.auth import LOCAL_TOKEN, Keyring
 from core.config import Loaded
 from core.errors import Unauthorized
-from core.store.port import StoreError
+from core.store import make_store
+from core.store.port import StoreError, StoreMisconfigured
 
 from .environment import DOT_ENV, Environment, read_config, read_environment, retry_policy
 from .http_protocol import HttpProtocol
@@ -89,6 +91,7 @@ def serve(options: Options) -> None:
     host, port = address(options.addr, env)
     make_app = MakeApp(options.config, options.env_file, host)
     loaded = make_app.read()
+    _try_store(loaded)
     config = uvicorn_config(
         make_app,
         host=host,
@@ -101,6 +104,29 @@ def serve(options: Options) -> None:
     run = _prepare(config, listener)
     click.echo(greeting(loaded, host, listener.getsockname()[1]), err=True)
     run()
+
+
+def _try_store(loaded: Loaded) -> None:
+    """A table that is missing or forbidden is told at start. One that is out of reach for the moment is no reason not
+    to serve, and a file is tried when it is opened.
+    """
+    state = loaded.config.state
+    if state is None or state.store != "dynamodb":
+        return
+
+    async def ask() -> None:
+        store = make_store(state)
+        try:
+            await store.snapshot([f"m#{loaded.config.models[0].name}"])
+        finally:
+            await store.aclose()
+
+    try:
+        asyncio.run(ask())
+    except StoreMisconfigured as error:
+        raise click.ClickException(str(error)) from None
+    except StoreError as error:
+        click.echo(f"warning: {error}; limits are counted by this process alone until it answers", err=True)
 
 
 def _prepare(config: uvicorn.Config, listener: socket.socket) -> Callable[[], None]:

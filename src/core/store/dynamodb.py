@@ -9,9 +9,12 @@ boto3 is imported and its client made on first use, in a thread; nothing of it i
 
 import asyncio
 import contextlib
+import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from ..admission import Outcome, Reason, Refusal, Reservation, Scope, confirmed, plan_finish, plan_reserve
@@ -27,7 +30,9 @@ FIRST_OPERATION_S = 2.0  # a cold start under a slow CPU is no failure of the st
 THREADS = 32
 MAX_TRIES = 5  # a plan that others overtook; each time by an item that is newer
 KEYS_A_READ = 100
-
+CLOCK_EVERY = 1000  # answers
+CLOCK_S = 2.0  # windows are kept by each caller's own clock
+_LOG = logging.getLogger("sluice")
 
 _BUSY = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
 _MISCONFIGURED = frozenset(
@@ -62,6 +67,7 @@ class DynamoDbStore:
         self._making = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sluice-dynamodb")
         self._under_way: set[asyncio.Task[None]] = set()
+        self._answers = 0
         self.images: dict[str, Image] = {}  # the last seen of each scope
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
@@ -181,7 +187,11 @@ class DynamoDbStore:
         if table:
             arguments["TableName"] = self._table
         method = getattr(self._client, operation)
-        return await self._in_thread(lambda: _translated(lambda: method(**arguments), self._table), patience_s)
+        answer = await self._in_thread(lambda: _translated(lambda: method(**arguments), self._table), patience_s)
+        if self._answers % CLOCK_EVERY == 0:
+            _compare_clocks(answer)
+        self._answers += 1
+        return answer
 
     def _make_client_once(self) -> None:
         with self._making:
@@ -193,6 +203,16 @@ class DynamoDbStore:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError:
             raise StoreError(f"the table {self._table} did not answer within {patience_s:g} s") from None
+
+
+def _compare_clocks(answer: Any) -> None:
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if date and abs(skew_s := time.time() - parsedate_to_datetime(date).timestamp()) > CLOCK_S:
+        _LOG.warning(
+            "This machine's clock is %.0f s %s DynamoDB's: limits are counted in the wrong window around a border",
+            abs(skew_s),
+            "ahead of" if skew_s > 0 else "behind",
+        )
 
 
 def make_table(state: State) -> str:
