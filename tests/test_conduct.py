@@ -18,7 +18,7 @@ from tests.running_gateway import Clock, RunningGateway, ask, model, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TIMEOUTS = {"connect": SHORT_S, "first_token": SHORT_S, "response": SHORT_S, "idle": SHORT_S, "total": 5}
+SHORT = {"connect": SHORT_S, "first_token": SHORT_S, "response": SHORT_S, "idle": SHORT_S, "total": 5}
 ANSWER = "The answer is 42."
 
 
@@ -101,23 +101,39 @@ class Seen:
 
 
 @contextlib.asynccontextmanager
-async def pair(fallback: bool = False, category: bool = False) -> AsyncIterator[Pair]:
+async def pair(how: str, timeouts: dict[str, float]) -> AsyncIterator[Pair]:
     async with FakeUpstream() as bad, FakeUpstream() as good:
-        size, fallbacks = {"model_size": "BIG"} if category else {}, ["good"] if fallback else []
+        size, fallbacks = {"model_size": "BIG"} if how == "category" else {}, ["good"] if how == "fallback" else []
         models = [
-            model(bad.url, "bad", timeouts=TIMEOUTS, priority=1, fallbacks=fallbacks, **size),
-            model(good.url, "good", timeouts=TIMEOUTS, priority=2, provider="another", **size),
+            model(bad.url, "bad", timeouts=timeouts, priority=1, fallbacks=fallbacks, **size),
+            model(good.url, "good", priority=2, provider="another", **size),
         ]
         providers = {"another": {"dialect": "openai"}}  # an account of its own
         async with running(*models, providers=providers, door={"clock": Clock()}) as gateway:
             yield Pair(gateway, bad, good)
 
 
+HOWS = ["alone", "fallback", "category"]
+
+
+class Pairs:
+    """One of each for the whole file. Time-outs are short only where one is to come: a busy machine stalls, too."""
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[str, bool], Pair] = {}
+
+    def play(self, how: str, failure: Failure) -> Pair:
+        return self.all[how, failure.lasts_s[0] > 0].play(*failure.does)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pairs() -> AsyncIterator[dict[str, Pair]]:
-    """One of each for the whole file; `play` makes them forget what was before."""
-    async with pair() as alone, pair(fallback=True) as fallback, pair(category=True) as category:
-        yield {"alone": alone, "fallback": fallback, "category": category}
+async def pairs() -> AsyncIterator[Pairs]:
+    found = Pairs()
+    async with contextlib.AsyncExitStack() as stack:
+        for how in HOWS:
+            found.all[how, True] = await stack.enter_async_context(pair(how, SHORT))
+            found.all[how, False] = await stack.enter_async_context(pair(how, {}))
+        yield found
 
 
 def cases(failures: list[Failure]) -> pytest.MarkDecorator:
@@ -134,9 +150,9 @@ def cases(failures: list[Failure]) -> pytest.MarkDecorator:
 
 @cases(BEFORE)
 async def test_by_name_and_alone_the_client_hears_the_truth_in_time(
-    pairs: dict[str, Pair], failure: Failure, stream: bool
+    pairs: Pairs, failure: Failure, stream: bool
 ) -> None:
-    both = pairs["alone"].play(*failure.does)
+    both = pairs.play("alone", failure)
     with took(*failure.lasts_s):
         seen = await both.answer("bad", stream=stream)
     status, code = failure.alone
@@ -157,10 +173,8 @@ async def test_by_name_and_alone_the_client_hears_the_truth_in_time(
 
 
 @cases(BEFORE)
-async def test_by_name_with_a_fallback_the_fallback_answers(
-    pairs: dict[str, Pair], failure: Failure, stream: bool
-) -> None:
-    both = pairs["fallback"].play(*failure.does)
+async def test_by_name_with_a_fallback_the_fallback_answers(pairs: Pairs, failure: Failure, stream: bool) -> None:
+    both = pairs.play("fallback", failure)
     with took(*failure.lasts_s):
         seen = await both.answer("bad", stream=stream)
     if not failure.helps:
@@ -172,10 +186,8 @@ async def test_by_name_with_a_fallback_the_fallback_answers(
 
 
 @cases(BEFORE)
-async def test_in_a_category_the_next_one_answers_at_once(
-    pairs: dict[str, Pair], failure: Failure, stream: bool
-) -> None:
-    both = pairs["category"].play(*failure.does)
+async def test_in_a_category_the_next_one_answers_at_once(pairs: Pairs, failure: Failure, stream: bool) -> None:
+    both = pairs.play("category", failure)
     with took(*failure.lasts_s):
         seen = await both.answer("BIG", stream=stream)
     if not failure.helps:
@@ -185,12 +197,12 @@ async def test_in_a_category_the_next_one_answers_at_once(
     assert (both.asked, seen.headers["x-sluice-model"]) == ((1, 1), "good")
 
 
-@pytest.mark.parametrize("how", ["alone", "fallback", "category"])
+@pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("failure", AFTER, ids=str)
 async def test_a_stream_that_had_begun_ends_in_an_error_event_and_never_looks_finished(
-    pairs: dict[str, Pair], failure: Failure, how: str
+    pairs: Pairs, failure: Failure, how: str
 ) -> None:
-    both = pairs[how].play(*failure.does)
+    both = pairs.play(how, failure)
     with took(*failure.lasts_s):
         seen = await both.answer("BIG" if how == "category" else "bad", stream=True)
     assert seen.status == 200
@@ -205,8 +217,8 @@ async def test_a_stream_that_had_begun_ends_in_an_error_event_and_never_looks_fi
 
 
 @pytest.mark.parametrize("how", ODD)
-async def test_an_answer_that_is_odd_but_finished_is_whole(pairs: dict[str, Pair], how: str) -> None:
-    both = pairs["alone"].play(ODD[how])
+async def test_an_answer_that_is_odd_but_finished_is_whole(pairs: Pairs, how: str) -> None:
+    both = pairs.all["alone", True].play(ODD[how])
     seen = await both.answer("bad", stream=True)
     assert seen.status == 200
     assert seen.text == ANSWER
@@ -221,7 +233,7 @@ async def test_a_connection_that_is_refused_is_told_or_the_other_answers(stream:
         pass
     for how, expected in (("alone", 502), ("fallback", 200), ("category", 200)):
         fallbacks = ["good"] if how == "fallback" else []
-        models = [model(gone.url, "bad", timeouts=TIMEOUTS, model_size="BIG", priority=1, fallbacks=fallbacks)]
+        models = [model(gone.url, "bad", timeouts=SHORT, model_size="BIG", priority=1, fallbacks=fallbacks)]
         async with FakeUpstream() as other:
             other.script = answers_well
             if how != "alone":

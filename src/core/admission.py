@@ -80,12 +80,14 @@ class Outcome:
 
     `tokens`: what it really took, None when nobody said. `is_refund`: it never reached the provider. `verdict` is for
     the breaker; None says nothing about the provider's health. `cool_until_ms`: not before then, the provider said.
+    `at_least`: counters by attribute, and how much the provider says is used.
     """
 
     verdict: bool | None = None
     tokens: int | None = None
     is_refund: bool = False
     cool_until_ms: int | None = None
+    at_least: tuple[tuple[str, int], ...] = ()
 
 
 def plan_reserve(
@@ -141,7 +143,8 @@ def plan_finish(reservation: Reservation, outcome: Outcome, *, now_ms: int) -> l
     elif scope.breaker:
         judged = breakers.unjudged(probe_id=probe, now_ms=now_ms)
     cooled = [] if outcome.cool_until_ms is None else [breakers.cool(outcome.cool_until_ms)]
-    choices = itertools.product([_settle(reservation, outcome, now_ms)], [*judged, Plan()], [*cooled, Plan()])
+    settled = _raised(_settle(reservation, outcome, now_ms), outcome.at_least)
+    choices = itertools.product(settled, [*judged, Plan()], [*cooled, Plan()])
     return [plan for plan in map(merged, choices) if not plan.is_empty]
 
 
@@ -155,6 +158,21 @@ def _settle(reservation: Reservation, outcome: Outcome, now_ms: int) -> Plan:
         amount = _correction(window, outcome)
         if amount and window.attribute not in gone:
             plan.add[window.attribute] = amount
+    return plan
+
+
+def _raised(settled: Plan, at_least: tuple[tuple[str, int], ...]) -> list[Plan]:
+    """A settlement with each counter, or one, raised to what the provider says, where ours is below; or as it is."""
+    raised = [_with_counters(settled, (counter,)) for counter in at_least]
+    return [*([_with_counters(settled, at_least)] if len(at_least) > 1 else []), *raised, settled]
+
+
+def _with_counters(settled: Plan, counters: tuple[tuple[str, int], ...]) -> Plan:
+    names = dict(counters)
+    plan = Plan(set=dict(names), exclude=settled.exclude)
+    plan.add = {name: amount for name, amount in settled.add.items() if name not in names}
+    for name, used in counters:
+        plan.require(name, "at_most", used - 1)
     return plan
 
 

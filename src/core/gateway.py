@@ -7,7 +7,7 @@ what is reserved and settled `ledger.py`'s; what a failure means stands in `retr
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -25,9 +25,11 @@ from .config.schema import Kind
 from .embedding import parse_embedding
 from .errors import GatewayError, TooLong, UpstreamError
 from .holding import hold_status
+from .learning import learnt
 from .ledger import Grant, Ledger
 from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
 from .providers.dialect import Completion
+from .providers.limit_headers import ReportedLimit
 from .retries import RetryPolicy, cooldown_of, outcome_of, pause_before_again, pause_when_alone
 from .telemetry import Record, Telemetry, tokens_in
 from .upstream import ChunkStream, Upstream
@@ -282,7 +284,7 @@ class Gateway:
     async def _hand_over(self, call: Call, grant: Grant, whole: Completion) -> Answer:
         """A whole answer."""
         self._telemetry.attempted(call.record, "ok")
-        await self._settle_answer(call, grant, whole.body.get("usage"), Outcome(verdict=True))
+        await self._settle_answer(call, grant, whole.body.get("usage"), Outcome(verdict=True), whole.reported)
         return Answer(whole.raw, self._headers(call, grant, whole.dropped))
 
     def _pass_on(self, call: Call, grant: Grant, stream: ChunkStream) -> EventStream:
@@ -306,7 +308,7 @@ class Gateway:
         async def close() -> None:
             self._telemetry.attempted(call.record, came_to)
             try:
-                await self._settle_answer(call, grant, stream.progress.usage, outcome)
+                await self._settle_answer(call, grant, stream.progress.usage, outcome, stream.reported)
                 if failure is not None:
                     await self._cool_account(failure, grant.model)
             finally:
@@ -314,11 +316,14 @@ class Gateway:
 
         return EventStream(events(), close, self._headers(call, grant, stream.dropped))
 
-    async def _settle_answer(self, call: Call, grant: Grant, usage: object, outcome: Outcome) -> None:
+    async def _settle_answer(
+        self, call: Call, grant: Grant, usage: object, outcome: Outcome, reported: Sequence[ReportedLimit]
+    ) -> None:
         tokens = tokens_in(usage)
         call.record.note_usage(usage)
+        known = learnt(replace(outcome, tokens=tokens), reported, grant.reservations[0], self._ledger.now_ms())
         try:
-            await self._ledger.settle(grant, replace(outcome, tokens=tokens))
+            await self._ledger.settle(grant, known)
         finally:
             await self._ledger.settle_charge(call.charge, tokens=tokens)
 

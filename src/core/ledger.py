@@ -103,8 +103,9 @@ class Ledger:
         of_model, *of_account = grant.reservations
         now_ms = self.now_ms()
         await self._store.finish(of_model, outcome, now_ms=now_ms)
+        amounts = replace(outcome, verdict=None, cool_until_ms=None, at_least=())
         for reservation in of_account:
-            await self._store.finish(reservation, replace(outcome, verdict=None, cool_until_ms=None), now_ms=now_ms)
+            await self._store.finish(reservation, amounts, now_ms=now_ms)
 
     async def _cool(self, models: Sequence[Model], until_ms: int) -> None:
         for model in models:

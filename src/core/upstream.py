@@ -25,6 +25,7 @@ from .http_client.port import (
     TlsFailed,
 )
 from .providers.dialect import Completion, Outgoing, Stamp
+from .providers.limit_headers import ReportedLimit
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
 
 KEEP_ALIVE_S = 15.0
@@ -72,6 +73,7 @@ class Upstream:
             response,
             stamp=self._stamp(model),
             dropped=outgoing.dropped,
+            reported=model.row.reported(response.headers, now=self._clock()),
             started=started,
             keep_alive_s=self.keep_alive_s,
         )
@@ -102,7 +104,7 @@ class Upstream:
         answer = read(raw)
         if isinstance(answer, UpstreamError):
             raise answer
-        return answer
+        return replace(answer, reported=model.row.reported(response.headers, now=self._clock()))
 
     async def _ask(self, model: Model, request: HttpRequest, *, headers_s: float) -> HttpResponse:
         """An answer with status 200; any other is raised as what it means."""
@@ -144,11 +146,12 @@ class ChunkStream:
         *,
         stamp: Stamp,
         dropped: tuple[str, ...],
+        reported: tuple[ReportedLimit, ...],
         started: float,
         keep_alive_s: float,
     ) -> None:
         self.progress = Progress(expected=chat.answers)
-        self.dropped = dropped
+        self.dropped, self.reported = dropped, reported
         self._chat, self._stamp = chat, stamp
         self._hides_usage = chat.hides_usage
         self._timeouts = model.timeouts

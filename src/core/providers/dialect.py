@@ -9,7 +9,7 @@ from ..embedding import Embedding
 from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
-from .limit_headers import LimitHeaders, read_limits, wait_for_room
+from .limit_headers import LimitHeaders, ReportedLimit, read_limits, wait_for_room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +46,16 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A buffered answer. `raw` is the JSON for the caller, `body` the same, read; `dropped` as in `Outgoing`."""
+    """A buffered answer.
+
+    `raw` is the JSON for the caller, `body` the same, read; `dropped` as in `Outgoing`; `reported` is what came with it
+    of the provider's limits.
+    """
 
     body: dict[str, Any]
     raw: bytes
     dropped: tuple[str, ...] = ()
+    reported: tuple[ReportedLimit, ...] = ()
 
 
 class Dialect(Protocol):
@@ -115,5 +120,9 @@ class Provider:
         """As the dialect judges it; when nothing else says until when, the limit headers may."""
         error = self.dialect.failure(status, headers, raw, now=now)
         if error.retry_after_s is None and status in (429, 503):
-            error.retry_after_s = wait_for_room(read_limits(self.limit_headers, headers, now))
+            error.retry_after_s = wait_for_room(self.reported(headers, now=now))
         return error
+
+    def reported(self, headers: Mapping[str, str], *, now: float) -> tuple[ReportedLimit, ...]:
+        """What an answer's headers say of the limits."""
+        return tuple(read_limits(self.limit_headers, headers, now))
