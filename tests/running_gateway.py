@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import uvicorn
 import yaml
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.admission import Refusal
 from core.app import App, build
@@ -169,9 +170,11 @@ async def running(
     logs: Sequence[Telemetry] = (),
     keep_alive_s: float = KEEP_ALIVE_S,
     door: Mapping[str, Any] | None = None,
+    time_s: float | None = None,
     **blocks: Any,
 ) -> AsyncIterator[RunningGateway]:
-    """`blocks` are the configuration's, `door` as in `surface.Door`; `logs` hear what the product's log would.
+    """`blocks` are the configuration's, `door` as in `surface.Door`; `logs` hear what the product's log would; `time_s`
+    is what a door with a deadline, such as Lambda's, allows for a request.
 
     When all went well, nothing may be held in the store in the end.
     """
@@ -181,8 +184,13 @@ async def running(
     app = build(loaded, telemetry, **options)
     scopes = [f"m#{entry.name}" for entry in loaded.config.models] + [f"p#{name}" for name in loaded.config.providers]
 
-    def make_app() -> App:
-        return app
+    async def with_deadline(scope: Scope, receive: Receive, send: Send) -> None:
+        if time_s is not None:
+            scope["sluice.deadline"] = asyncio.get_running_loop().time() + time_s
+        await app(scope, receive, send)
+
+    def make_app() -> ASGIApp:
+        return with_deadline
 
     server = _Server(uvicorn_config(make_app, timeout_graceful_shutdown=5))
     listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where it can see that it is TCP

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from core.log_line import json_line
 from core.telemetry import Record, Telemetry
-from sluice.log import JsonLog, TerminalLog, json_line, make_log
+from sluice.log import JsonLog, TerminalLog, make_log
 
 PROMPT = "prompt-canary-zebra"
 

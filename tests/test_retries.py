@@ -11,6 +11,7 @@ from core.errors import (
     ClientFault,
     Exhausted,
     Operator,
+    OutOfTime,
     Refused,
     Silent,
     TooLong,
@@ -23,7 +24,7 @@ from tests.running_gateway import catalog_of, model
 
 NOW_MS = 1_800_000_000_000  # 08:00 UTC
 POLICY = RetryPolicy(max_retries=3, base_delay_s=1.0, max_delay_s=5.0, jitter=0.1)
-NEVER_AGAIN = [Exhausted, Silent, Operator, TooLong, Unsupported, Refused, ClientFault]
+NEVER_AGAIN = [Exhausted, Silent, OutOfTime, Operator, TooLong, Unsupported, Refused, ClientFault]
 
 
 def pause(
@@ -145,6 +146,7 @@ def models(**settings: Any) -> Any:
         (Transient("refused", reached=False), "one", Outcome(verdict=False, tokens=0, is_refund=True)),
         (Silent("..."), "one", Outcome(verdict=False)),  # it may have worked all that time: the estimate stays
         (Silent("..."), "alone", Outcome(verdict=None)),
+        (OutOfTime("..."), "one", Outcome(verdict=None)),  # nor is it the provider's fault
         (Operator("401"), "one", Outcome(verdict=False, tokens=0)),
         (Operator("401"), "alone", Outcome(verdict=False, tokens=0)),
         (Operator("TLS", reached=False), "alone", Outcome(verdict=False, tokens=0, is_refund=True)),

@@ -16,6 +16,7 @@ GatewayError                     status  type                    code           
     ├── Busy                     429/503 rate_limit_error        rate_limit_exceeded      yes
     ├── Exhausted                429     rate_limit_error        insufficient_quota       yes
     ├── Silent                   504     timeout_error           upstream_timeout         yes
+    ├── OutOfTime                504     timeout_error           out_of_time              no
     ├── Operator                 502     server_error            upstream_refused         yes
     ├── TooLong                  400/413 invalid_request_error   context_length_exceeded  larger ones
     ├── Unsupported              400/422 invalid_request_error   unsupported              yes
@@ -149,6 +150,13 @@ class Exhausted(UpstreamError):
 
 class Silent(UpstreamError):
     kind, status, type, code = "silent", 504, "timeout_error", "upstream_timeout"
+
+
+class OutOfTime(UpstreamError):
+    """The door allows no more time; the provider is not to blame."""
+
+    kind, status, type, code = "out_of_time", 504, "timeout_error", "out_of_time"
+    ends = True
 
 
 class Operator(UpstreamError):

@@ -66,6 +66,8 @@ class FrontDoor:
             await visit.run(self._app, scope)
         except GatewayError as error:
             await visit.refuse(error)
+        except ClientGoneError:
+            record.error = "client_left"
         except Exception as error:  # noqa: BLE001 - the last border: a bug of ours is a 500 in OpenAI's form
             self._telemetry.unexpected(record, error)
             await visit.refuse(in_wire_form(error))
@@ -81,6 +83,10 @@ class FrontDoor:
                 code="gateway_overloaded",
                 headers={"retry-after": "1"},
             )
+
+
+class ClientGoneError(Exception):
+    """What the door says by an OSError from `send`, as ASGI 2.4 has it."""
 
 
 class _Visit:
@@ -157,7 +163,10 @@ class _Visit:
             message["headers"] = [*message["headers"], (b"x-request-id", self._record.request_id.encode())]
         elif self._watch is not None and not message.get("more_body", False):
             self._watch.cancel()  # the answer is whole: a client that leaves now has not left early
-        await self._send(message)
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientGoneError from error
 
     async def _watch_client(self) -> None:
         """The body has been read: what comes next can only be the client's leave."""

@@ -5,6 +5,7 @@ what is reserved and settled `ledger.py`'s; what a failure means stands in `retr
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -23,7 +24,7 @@ from .catalog import Catalog, Model
 from .chat import Chat, parse_chat
 from .config.schema import Kind
 from .embedding import parse_embedding
-from .errors import GatewayError, TooLong, UpstreamError
+from .errors import GatewayError, OutOfTime, TooLong, UpstreamError
 from .holding import hold_status
 from .learning import learnt
 from .ledger import Grant, Ledger
@@ -47,7 +48,8 @@ class Call:
     need: Need
     candidates: list[Model]
     by_name: bool
-    deadline: float  # of the event loop's clock
+    deadline: float  # no call to a provider begins after it; of the event loop's clock, as is
+    until: float  # when the door must have the whole answer
     charge: Reservation | None = None  # of the caller's own limit
     tried: dict[str, Attempt] = field(default_factory=dict)  # by model, the last word on each, the latest last
     too_long_for: Model | None = None  # then only larger ones are asked
@@ -69,11 +71,16 @@ class Gateway:
         self._telemetry = telemetry
         self._retry = retry
 
-    async def chat(self, raw: bytes, caller: Caller, record: Record) -> Answer | EventStream:
-        """Answer a chat request. Raises GatewayError as long as nothing has been sent."""
+    async def chat(
+        self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf
+    ) -> Answer | EventStream:
+        """Answer a chat request. Raises GatewayError as long as nothing has been sent.
+
+        `until`, of the event loop's clock: when the door must have the whole answer, however long a model may take.
+        """
         chat = parse_chat(raw)
         need = need_of_chat(chat.body, chat.length, answers=chat.answers)
-        call = self._call("chat", chat.model, need, caller, record)
+        call = self._call("chat", chat.model, need, caller, record, until)
         if chat.stream:
             return await self._stream(call, chat)
         grant, whole = await self._answer(call, lambda model: self._upstream.complete(model, chat))
@@ -100,17 +107,17 @@ class Gateway:
         self._telemetry.stream_began(call.record)
         return self._pass_on(call, grant, stream)
 
-    async def embed(self, raw: bytes, caller: Caller, record: Record) -> Answer:
-        """Answer a request for embeddings. Raises GatewayError."""
+    async def embed(self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf) -> Answer:
+        """Answer a request for embeddings. Raises GatewayError. `until` as for a chat."""
         embedding = parse_embedding(raw)
-        call = self._call("embedding", embedding.model, need_of_embedding(embedding.length), caller, record)
+        call = self._call("embedding", embedding.model, need_of_embedding(embedding.length), caller, record, until)
         grant, whole = await self._answer(call, lambda model: self._upstream.embed(model, embedding))
         return await self._hand_over(call, grant, whole)
 
-    def _call(self, kind: Kind, asked: str, need: Need, caller: Caller, record: Record) -> Call:
+    def _call(self, kind: Kind, asked: str, need: Need, caller: Caller, record: Record, until: float) -> Call:
         candidates, by_name = routing.candidates(self.catalog, asked, caller, kind)
         deadline = asyncio.get_running_loop().time() + candidates[0].timeouts.total
-        return Call(caller, record, need, candidates, by_name, deadline)
+        return Call(caller, record, need, candidates, by_name, min(deadline, until), until)
 
     async def _answer(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
         """Candidates in order until one answers. Raises GatewayError with what came of each when none did."""
@@ -123,6 +130,8 @@ class Gateway:
                     given = await self._try(model, patience_ms, call, ask)
                     if given is not None:
                         return given
+            if not call.tried:
+                raise OutOfTime("The gateway's time for one request ran out before a model could be asked.")
             raise all_failed(list(call.tried.values()), now_ms=self._ledger.now_ms())
         except GatewayError as error:
             tokens = 0
@@ -212,7 +221,10 @@ class Gateway:
             record.attempts += 1
             is_asked, began = True, time.perf_counter()
             try:
-                given = await ask(grant.model)
+                async with asyncio.timeout_at(call.until if call.until < math.inf else None):
+                    given = await ask(grant.model)
+            except TimeoutError as error:
+                raise OutOfTime("The gateway's time for one request ran out before the model answered.") from error
             finally:
                 record.waited_s += time.perf_counter() - began
             is_settled = True  # by whoever passes the answer on
@@ -295,7 +307,7 @@ class Gateway:
         async def events() -> AsyncGenerator[bytes]:
             nonlocal came_to, outcome, failure
             try:
-                async for chunks in stream.batches():
+                async for chunks in stream.batches(call.until):
                     yield b"".join(sse.encode(chunk.encode()) for chunk in chunks) or sse.KEEP_ALIVE
                 came_to, outcome = "ok", Outcome(verdict=True)
                 yield sse.DONE

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from .admission import Outcome
 from .catalog import Model
-from .errors import Busy, Exhausted, Operator, Silent, Transient, UpstreamError
+from .errors import Busy, Exhausted, Operator, OutOfTime, Silent, Transient, UpstreamError
 from .limits import day_end
 
 QUICK_S = 0.25
@@ -65,7 +65,7 @@ def outcome_of(error: UpstreamError, model: Model, *, now_ms: int) -> Outcome:
     counts = isinstance(error, Operator) or (isinstance(error, Transient | Silent) and model.counts_failures)
     return Outcome(
         verdict=False if counts else None,
-        tokens=0 if not isinstance(error, Silent) else None,
+        tokens=None if isinstance(error, Silent | OutOfTime) else 0,
         is_refund=not error.reached,
         cool_until_ms=cool_until,
     )

@@ -5,6 +5,7 @@ Foreign errors become ours at this border; nothing above it knows HTTP. Whoever 
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 from .catalog import Model
 from .chat import Chat
 from .embedding import Embedding
-from .errors import Operator, Silent, Transient, UpstreamError
+from .errors import Operator, OutOfTime, Silent, Transient, UpstreamError
 from .http_client.port import (
     ConnectFailed,
     ConnectionLost,
@@ -183,10 +184,10 @@ class ChunkStream:
             if self._is_over or len(raw) > MAX_HELD_BYTES or Done() in items:
                 raise self._why_no_answer(raw)
 
-    async def batches(self) -> AsyncIterator[list[Chunk]]:
+    async def batches(self, until: float = math.inf) -> AsyncIterator[list[Chunk]]:
         """Chunks as soon as they are whole; an empty list when the caller should hear that we are alive.
 
-        Ends when the answer is finished; raises UpstreamError when it broke off.
+        Ends when the answer is finished; raises UpstreamError when it broke off or at `until`, of the loop's clock.
         """
         items, self._held = self._held, []
         spoke = _now()
@@ -199,7 +200,7 @@ class ChunkStream:
                 raise failure
             if self._saw_done or self._is_over:
                 break
-            items = await self._next_items(spoke + self._keep_alive_s)
+            items = await self._next_items(spoke + self._keep_alive_s, until)
         if not self.progress.is_finished(done=self._saw_done):
             raise Transient("The provider's stream broke off before the answer was finished.")
 
@@ -231,15 +232,17 @@ class ChunkStream:
                 chunks.append(item)
         return chunks, None
 
-    async def _next_items(self, speak_at: float) -> list[Item]:
+    async def _next_items(self, speak_at: float, until: float) -> list[Item]:
         """What comes next; nothing when it is time to speak. An answer that had finished survives a rough end."""
         idle_at, total_at = self._heard + self._timeouts.idle, self._started + self._timeouts.total
         try:
-            return self._decode(await self._read(min(speak_at, idle_at, total_at) - _now()))
+            return self._decode(await self._read(min(speak_at, idle_at, total_at, until) - _now()))
         except TimeoutError as error:
-            if min(idle_at, total_at) > _now():
+            if min(idle_at, total_at, until) > _now():
                 return []
             failure: UpstreamError = Silent("The provider fell silent in the middle of its answer.")
+            if until <= _now():
+                failure = OutOfTime("The gateway's time for one request ran out in the middle of the answer.")
             failure.__cause__ = error
         except UpstreamError as error:
             failure = error

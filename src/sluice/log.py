@@ -2,17 +2,15 @@
 
 import logging
 import sys
-import traceback
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any, TextIO
-
-import orjson
+from datetime import datetime
+from typing import TextIO
 
 from core.admission import Refusal
+from core.log_line import OURS, JsonFormatter, json_line, where, words_of
 from core.telemetry import Record
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(OURS)
 _HEALTH = frozenset({"/ping", "/ready"})  # asked every few seconds by load balancers: not worth a line
 
 
@@ -31,7 +29,7 @@ class RequestLog:
             self._out.flush()
 
     def unexpected(self, record: Record, error: Exception) -> None:
-        _LOG.error("%s failed: %s", record.request_id, _where(error))
+        _LOG.error("%s failed: %s", record.request_id, where(error))
 
     def stream_began(self, record: Record) -> None: ...
 
@@ -57,34 +55,14 @@ class JsonLog(RequestLog):
 def make_log(out: TextIO) -> RequestLog:
     """Also sends what libraries and we ourselves have to say, from warnings up, to stderr in the same form."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_TerminalFormatter() if sys.stderr.isatty() else _JsonFormatter())
+    handler.setFormatter(_TerminalFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     return TerminalLog(out) if out.isatty() else JsonLog(out)
 
 
-def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
-    stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in fields.items()}
-    return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **rounded}).decode() + "\n"
-
-
 class _TerminalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(_printable(line) for line in f"sluice: {_words(record)}".splitlines())
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json_line(record.levelname.lower(), _words(record), {"logger": record.name}).rstrip()
-
-
-def _words(record: logging.LogRecord) -> str:
-    """Of what others say the first line only: asyncio, for one, prints a task's exception in its second."""
-    text = record.getMessage()
-    if record.name != _LOG.name:
-        text = text.partition("\n")[0]
-    error = record.exc_info[1] if record.exc_info else None
-    return text if error is None else f"{text}: {_where(error)}"
+        return "\n".join(_printable(line) for line in f"sluice: {words_of(record)}".splitlines())
 
 
 def _readable(record: Record) -> str:
@@ -111,10 +89,3 @@ def _readable(record: Record) -> str:
 def _printable(line: str) -> str:
     """A path or a provider's code may hold line ends and terminal commands: they are written out, not obeyed."""
     return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-
-
-def _where(error: BaseException) -> str:
-    """Type and place only: an exception's own text may quote a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    way = " < ".join(f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})" for frame in reversed(frames))
-    return f"{type(error).__name__} in {way}"

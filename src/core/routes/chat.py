@@ -1,5 +1,7 @@
 """`POST /v1/chat/completions`."""
 
+import math
+
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +21,8 @@ def chat_routes(gateway: Gateway) -> APIRouter:
 
     async def chat(request: Request) -> Response:
         scope = request.scope
-        answer = await gateway.chat(await request.body(), scope["sluice.caller"], scope["sluice.record"])
+        until = scope.get("sluice.deadline", math.inf)
+        answer = await gateway.chat(await request.body(), scope["sluice.caller"], scope["sluice.record"], until=until)
         if isinstance(answer, EventStream):
             return EventStreamResponse(answer)
         return Response(answer.body, headers=answer.headers, media_type="application/json")

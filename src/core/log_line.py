@@ -1,0 +1,39 @@
+"""What is said in one line of JSON. Of exceptions type and place only: their own text may quote a prompt."""
+
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+OURS = "sluice"  # the logger that we ourselves speak by
+
+
+def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
+    stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in fields.items()}
+    return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **rounded}).decode() + "\n"
+
+
+class JsonFormatter(logging.Formatter):
+    """For what libraries and we ourselves have to say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json_line(record.levelname.lower(), words_of(record), {"logger": record.name}).rstrip()
+
+
+def words_of(record: logging.LogRecord) -> str:
+    """Of what others say the first line only: asyncio, for one, prints a task's exception in its second."""
+    text = record.getMessage()
+    if record.name != OURS:
+        text = text.partition("\n")[0]
+    error = record.exc_info[1] if record.exc_info else None
+    return text if error is None else f"{text}: {where(error)}"
+
+
+def where(error: BaseException) -> str:
+    """Type and place only: an exception's own text may quote a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    way = " < ".join(f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})" for frame in reversed(frames))
+    return f"{type(error).__name__} in {way}"
