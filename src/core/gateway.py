@@ -11,11 +11,10 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
-import orjson
-
-from . import routing, sse
+from . import routing
 from .admission import Outcome, Refusal, Reservation
 from .all_failed import Attempt, all_failed, key_refused
 from .answers import Answer, EventStream, headers_of, in_safe_words
@@ -31,11 +30,13 @@ from .ledger import Grant, Ledger
 from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
 from .providers.dialect import Completion
 from .providers.limit_headers import ReportedLimit
+from .recovery import Continuation, Differs, Sent, continued, summed
+from .relay import LEFT, Leg, Relay
 from .retries import RetryPolicy, cooldown_of, outcome_of, pause_before_again, pause_when_alone
+from .store.port import StoreError
 from .telemetry import Record, Telemetry, tokens_in
 from .upstream import ChunkStream, Upstream
 
-LEFT = "client_left"
 _Given = TypeVar("_Given")
 
 
@@ -55,6 +56,8 @@ class Call:
     too_long_for: Model | None = None  # then only larger ones are asked
     parked: tuple[Grant, UpstreamError] | None = None  # failed, but to be asked again if nobody else has room
     may_park: bool = True
+    recovers: bool = False  # another model goes on where a stream broke off
+    usages: list[dict[str, Any]] = field(default_factory=list)  # as reported, one for each model that answered
 
     def note(self, attempt: Attempt) -> None:
         self.tried.pop(attempt.model, None)
@@ -72,16 +75,24 @@ class Gateway:
         self._retry = retry
 
     async def chat(
-        self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf
+        self,
+        raw: bytes,
+        caller: Caller,
+        record: Record,
+        *,
+        until: float = math.inf,
+        recovers: bool | None = None,
     ) -> Answer | EventStream:
         """Answer a chat request. Raises GatewayError as long as nothing has been sent.
 
         `until`, of the event loop's clock: when the door must have the whole answer, however long a model may take.
+        `recovers`: whether another model goes on where a stream breaks off; None: as it is configured.
         """
         chat = parse_chat(raw)
         need = need_of_chat(chat.body, chat.length, answers=chat.answers)
         call = self._call("chat", chat.model, need, caller, record, until)
         if chat.stream:
+            call.recovers = self.catalog.config.server.recover_streams if recovers is None else recovers
             return await self._stream(call, chat)
         grant, whole = await self._answer(call, lambda model: self._upstream.complete(model, chat))
         return await self._hand_over(call, grant, whole)
@@ -105,7 +116,7 @@ class Gateway:
         grant, stream = await self._answer(call, lambda model: self._upstream.open_stream(model, counted))
         call.record.first_token_s, call.record.is_stream = call.record.elapsed(), True
         self._telemetry.stream_began(call.record)
-        return self._pass_on(call, grant, stream)
+        return self._pass_on(call, counted, grant, stream)
 
     async def embed(self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf) -> Answer:
         """Answer a request for embeddings. Raises GatewayError. `until` as for a chat."""
@@ -120,10 +131,23 @@ class Gateway:
         return Call(caller, record, need, candidates, by_name, min(deadline, until), until)
 
     async def _answer(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
-        """Candidates in order until one answers. Raises GatewayError with what came of each when none did."""
+        """The first candidate's answer, charged to the caller. Raises GatewayError."""
         call.charge = await self._charge(call)
         given: tuple[Grant, _Given] | None = None
         tokens: int | None = None  # of a client that leaves nobody knows what it used
+        try:
+            given = await self._find(call, ask)
+            return given
+        except GatewayError as error:
+            tokens = 0
+            error.headers["x-sluice-attempts"] = str(call.record.attempts)
+            raise
+        finally:
+            if given is None:
+                await self._ledger.settle_charge(call.charge, tokens=tokens, is_refund=call.record.attempts == 0)
+
+    async def _find(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
+        """Candidates in order until one answers. Raises GatewayError with what came of each when none did."""
         try:
             async with aclosing(self._in_order(call)) as in_order:
                 async for model, patience_ms in in_order:
@@ -133,14 +157,8 @@ class Gateway:
             if not call.tried:
                 raise OutOfTime("The gateway's time for one request ran out before a model could be asked.")
             raise all_failed(list(call.tried.values()), now_ms=self._ledger.now_ms())
-        except GatewayError as error:
-            tokens = 0
-            error.headers["x-sluice-attempts"] = str(call.record.attempts)
-            raise
         finally:
             await self._give_up_parked(call)
-            if given is None:
-                await self._ledger.settle_charge(call.charge, tokens=tokens, is_refund=call.record.attempts == 0)
 
     async def _charge(self, call: Call) -> Reservation | None:
         charge = await self._ledger.charge(call.caller, call.need)
@@ -296,48 +314,74 @@ class Gateway:
     async def _hand_over(self, call: Call, grant: Grant, whole: Completion) -> Answer:
         """A whole answer."""
         self._telemetry.attempted(call.record, "ok")
-        await self._settle_answer(call, grant, whole.body.get("usage"), Outcome(verdict=True), whole.reported)
+        try:
+            await self._settle_answer(call, grant, whole.body.get("usage"), Outcome(verdict=True), whole.reported)
+        finally:
+            await self._settle_charge(call)
         return Answer(whole.raw, self._headers(call, grant, whole.dropped))
 
-    def _pass_on(self, call: Call, grant: Grant, stream: ChunkStream) -> EventStream:
-        """A stream: every chunk as soon as it is whole. What breaks off now is said in band, and nothing after it."""
-        came_to, outcome = LEFT, Outcome()
-        failure: UpstreamError | None = None
-
-        async def events() -> AsyncGenerator[bytes]:
-            nonlocal came_to, outcome, failure
-            try:
-                async for chunks in stream.batches(call.until):
-                    yield b"".join(sse.encode(chunk.encode()) for chunk in chunks) or sse.KEEP_ALIVE
-                came_to, outcome = "ok", Outcome(verdict=True)
-                yield sse.DONE
-            except UpstreamError as error:
-                failure = in_safe_words(error, grant.model)
-                call.record.error = error.code or error.kind
-                came_to, outcome = error.kind, outcome_of(error, grant.model, now_ms=self._ledger.now_ms())
-                yield sse.encode(orjson.dumps(error.body()))
+    def _pass_on(self, call: Call, chat: Chat, grant: Grant, stream: ChunkStream) -> EventStream:
+        """A stream that has begun."""
+        relay = Relay(
+            Leg(grant, stream),
+            until=call.until,
+            keep_alive_s=self._upstream.keep_alive_s,
+            settle=partial(self._settle_leg, call),
+            take_up=partial(self._take_up, call, chat) if call.recovers else None,
+        )
 
         async def close() -> None:
-            self._telemetry.attempted(call.record, came_to)
             try:
-                await self._settle_answer(call, grant, stream.progress.usage, outcome, stream.reported)
-                if failure is not None:
-                    await self._cool_account(failure, grant.model)
+                await relay.close()
             finally:
-                await stream.aclose()
+                await self._settle_charge(call)
 
-        return EventStream(events(), close, self._headers(call, grant, stream.dropped))
+        return EventStream(relay.events(), close, self._headers(call, grant, stream.dropped))
+
+    async def _take_up(self, call: Call, chat: Chat, failed: Leg, sent: Sent) -> Leg | None:
+        """Somebody else who goes on where a stream broke off; None: it is for the caller to ask anew."""
+        assert failed.failure is not None
+        call.candidates = [model for model in call.candidates if model is not failed.grant.model]
+        if failed.failure.ends or not sent.is_plain or not call.candidates:
+            return None
+        call.record.trail.append(f"{failed.grant.model.name}: {failed.came_to}")
+        call.tried.clear()
+
+        async def ask(model: Model) -> tuple[ChunkStream, Continuation]:
+            asked = continued(chat, sent, can_prefill="prefill" in model.capabilities)
+            return await self._upstream.open_stream(model, asked), Continuation.of(sent, chat, asked)
+
+        try:
+            grant, (stream, continuation) = await self._find(call, ask)
+        except (GatewayError, StoreError):
+            return None
+        return Leg(grant, stream, continuation)
+
+    async def _settle_leg(self, call: Call, leg: Leg) -> None:
+        self._telemetry.attempted(call.record, leg.came_to)
+        outcome, model = Outcome(verdict=True if leg.came_to in ("ok", "differs") else None), leg.grant.model
+        if leg.failure is not None:
+            call.record.error = leg.failure.code or leg.failure.kind
+            outcome = outcome_of(leg.failure, model, now_ms=self._ledger.now_ms())
+        elif leg.came_to != LEFT:
+            call.record.error = None if leg.came_to == "ok" else Differs.code
+        await self._settle_answer(call, leg.grant, leg.stream.progress.usage, outcome, leg.stream.reported)
+        if leg.failure is not None:
+            await self._cool_account(leg.failure, model)
 
     async def _settle_answer(
-        self, call: Call, grant: Grant, usage: object, outcome: Outcome, reported: Sequence[ReportedLimit]
+        self, call: Call, grant: Grant, usage: Any, outcome: Outcome, reported: Sequence[ReportedLimit]
     ) -> None:
-        tokens = tokens_in(usage)
-        call.record.note_usage(usage)
-        known = learnt(replace(outcome, tokens=tokens), reported, grant.reservations[0], self._ledger.now_ms())
-        try:
-            await self._ledger.settle(grant, known)
-        finally:
-            await self._ledger.settle_charge(call.charge, tokens=tokens)
+        if isinstance(usage, dict):
+            call.usages.append(usage)
+        known = replace(outcome, tokens=tokens_in(usage))
+        now_ms = self._ledger.now_ms()
+        await self._ledger.settle(grant, learnt(known, reported, grant.reservations[0], now_ms))
+
+    async def _settle_charge(self, call: Call) -> None:
+        used = call.usages[0] if len(call.usages) == 1 else summed(call.usages)
+        call.record.note_usage(used)
+        await self._ledger.settle_charge(call.charge, tokens=tokens_in(used))
 
     def _headers(self, call: Call, grant: Grant, dropped: tuple[str, ...]) -> dict[str, str]:
         now = self._ledger.now_ms() / 1000

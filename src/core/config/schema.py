@@ -69,7 +69,7 @@ Flag = Annotated[bool, BeforeValidator(_from_variable)]
 Text = Annotated[str, Field(min_length=1)]
 HttpUrl = Annotated[str, AfterValidator(_as_http_url)]
 Category = Annotated[str, Field(min_length=1), AfterValidator(_as_category)]
-Capability = Literal["tools", "vision", "json_schema", "streaming"]
+Capability = Literal["tools", "vision", "json_schema", "streaming", "prefill"]
 Kind = Literal["chat", "embedding", "image"]
 StoreFailure = Literal["local", "deny"]
 

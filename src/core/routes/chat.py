@@ -14,6 +14,7 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the stream
 ]
+_SAID = {"true": True, "false": False}
 
 
 def chat_routes(gateway: Gateway) -> APIRouter:
@@ -21,8 +22,13 @@ def chat_routes(gateway: Gateway) -> APIRouter:
 
     async def chat(request: Request) -> Response:
         scope = request.scope
-        until = scope.get("sluice.deadline", math.inf)
-        answer = await gateway.chat(await request.body(), scope["sluice.caller"], scope["sluice.record"], until=until)
+        answer = await gateway.chat(
+            await request.body(),
+            scope["sluice.caller"],
+            scope["sluice.record"],
+            until=scope.get("sluice.deadline", math.inf),
+            recovers=_SAID.get(request.headers.get("x-sluice-recover", "").lower()),
+        )
         if isinstance(answer, EventStream):
             return EventStreamResponse(answer)
         return Response(answer.body, headers=answer.headers, media_type="application/json")
