@@ -96,7 +96,10 @@ SETTINGS: list[tuple[str, str]] = [
     ("optional: 1", ".optional: must be true or false"),
     # choices
     ("kind: video", ".kind: must be one of 'chat', 'embedding' or 'image'"),
-    ("capabilities: [flying]", ".capabilities[0]: must be one of 'tools', 'vision', 'json_schema' or 'streaming'"),
+    (
+        "capabilities: [flying]",
+        ".capabilities[0]: must be one of 'tools', 'vision', 'json_schema', 'streaming' or 'prefill'",
+    ),
     ("store_failure: panic", ".store_failure: must be one of 'local' or 'deny'"),
     # addresses
     ("url: ftp://x/y", ".url: must be an http:// or https:// address"),

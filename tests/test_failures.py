@@ -16,6 +16,7 @@ from core.errors import (
     ClientFault,
     Exhausted,
     Operator,
+    OutOfTime,
     Refused,
     Silent,
     TooLong,
@@ -171,9 +172,9 @@ def test_a_failed_response_is_the_error_that_it_means(
     assert error.reached
 
 
-def test_the_table_reaches_every_failure_but_silence() -> None:
-    """A provider that says nothing at all is the network's to notice."""
-    assert {row[3] for row in FAILURES} == {*UpstreamError.__subclasses__()} - {Silent}
+def test_the_table_reaches_every_failure_but_those_no_answer_tells() -> None:
+    """A provider that says nothing at all is the network's to notice, and time running out the gateway's."""
+    assert {row[3] for row in FAILURES} == {*UpstreamError.__subclasses__()} - {Silent, OutOfTime}
 
 
 @pytest.mark.parametrize(

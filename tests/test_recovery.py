@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from core.chat import Chat
-from core.recovery import Continuation, Differs, Sent, continued
+from core.errors import StreamNotRecovered
+from core.recovery import Continuation, Sent, continued
 from core.stream import Chunk
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, Script, chunk, event, events
 from tests.running_gateway import TOKEN, Clock, RunningGateway, ask, model, running
@@ -292,7 +293,7 @@ def test_a_chunk_of_which_nothing_is_new_is_not_sent() -> None:
 def test_whatever_comes_instead_of_what_was_sent_differs(differs: Chunk) -> None:
     sent = Sent(text="Hello")
     chat = Chat({"messages": []}, 0)
-    with pytest.raises(Differs):
+    with pytest.raises(StreamNotRecovered):
         Continuation.of(sent, chat, chat).take(differs)
 
 

@@ -10,6 +10,7 @@ GatewayError                     status  type                    code           
 ├── RequestTooSlow               408     invalid_request_error   request_too_slow
 ├── RateLimited                  429     rate_limit_error        rate_limit_exceeded
 ├── Unavailable                  503     server_error            no_model_available
+├── StreamNotRecovered           502     server_error            stream_not_recovered
 ├── InternalError                500     server_error            internal_error
 └── UpstreamError                what a provider did to one attempt
     ├── Transient                502     server_error            upstream_error           yes
@@ -99,6 +100,13 @@ class RateLimited(GatewayError):
 
 class Unavailable(GatewayError):
     status, type, code = 503, "server_error", "no_model_available"
+
+
+class StreamNotRecovered(GatewayError):
+    """A stream broke off, and the model asked anew said something else than what was sent."""
+
+    status = 502
+    code = "stream_not_recovered"
 
 
 class InternalError(GatewayError):

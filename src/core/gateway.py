@@ -23,14 +23,14 @@ from .catalog import Catalog, Model
 from .chat import Chat, parse_chat
 from .config.schema import Kind
 from .embedding import parse_embedding
-from .errors import GatewayError, OutOfTime, TooLong, UpstreamError
+from .errors import GatewayError, OutOfTime, StreamNotRecovered, TooLong, UpstreamError
 from .holding import hold_status
 from .learning import learnt
 from .ledger import Grant, Ledger
 from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
 from .providers.dialect import Completion
 from .providers.limit_headers import ReportedLimit
-from .recovery import Continuation, Differs, Sent, continued, summed
+from .recovery import Continuation, Sent, continued, summed
 from .relay import LEFT, Leg, Relay
 from .retries import RetryPolicy, cooldown_of, outcome_of, pause_before_again, pause_when_alone
 from .store.port import StoreError
@@ -364,7 +364,7 @@ class Gateway:
             call.record.error = leg.failure.code or leg.failure.kind
             outcome = outcome_of(leg.failure, model, now_ms=self._ledger.now_ms())
         elif leg.came_to != LEFT:
-            call.record.error = None if leg.came_to == "ok" else Differs.code
+            call.record.error = None if leg.came_to == "ok" else StreamNotRecovered.code
         await self._settle_answer(call, leg.grant, leg.stream.progress.usage, outcome, leg.stream.reported)
         if leg.failure is not None:
             await self._cool_account(leg.failure, model)

@@ -10,19 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .chat import Chat
-from .errors import Transient
+from .errors import StreamNotRecovered
 from .stream import Chunk, choices_of, is_usage
 
 Json = dict[str, Any]
 _DIFFERS = "The provider's stream broke off, and another model answered something else."
 # What of a delta can be taken up. A tool call or audio that broke off cannot: its beginning is already acted upon.
 _WORDS = frozenset({"role", "content", "refusal", "reasoning_content", "reasoning"})
-
-
-class Differs(Transient):
-    """Asked anew, the model says something else than what was sent."""
-
-    code = "stream_not_recovered"
 
 
 @dataclass(slots=True)
@@ -73,7 +67,7 @@ class Continuation:
         return cls(sent, is_prefilled, expected, sent.has_thoughts)
 
     def take(self, chunk: Chunk) -> Chunk | None:
-        """None: nothing of it is new. Raises Differs."""
+        """None: nothing of it is new. Raises StreamNotRecovered."""
         if is_usage(chunk):
             return Chunk({**chunk.body, **self.sent.head}, is_unasked=chunk.is_unasked)
         choices = [self._choice(choice) for choice in choices_of(chunk)]
@@ -89,7 +83,7 @@ class Continuation:
             delta["content"] = self._new(delta["content"])
         delta = {name: value for name, value in delta.items() if value not in (None, "")}
         if self._expected and not self.is_prefilled and (choice.get("finish_reason") or not delta.keys() <= _WORDS):
-            raise Differs(_DIFFERS)
+            raise StreamNotRecovered(_DIFFERS)
         return {**choice, "delta": delta}
 
     def _new(self, content: str) -> str:
@@ -100,7 +94,7 @@ class Continuation:
             if self.is_prefilled:
                 self._expected = ""
                 return content.lstrip()
-            raise Differs(_DIFFERS)
+            raise StreamNotRecovered(_DIFFERS)
         self._expected = self._expected[known:]
         return content[known:]
 

@@ -13,9 +13,9 @@ import orjson
 
 from . import sse
 from .answers import in_safe_words
-from .errors import UpstreamError
+from .errors import StreamNotRecovered, UpstreamError
 from .ledger import Grant
-from .recovery import Continuation, Differs, Sent, summed
+from .recovery import Continuation, Sent, summed
 from .stream import Chunk, choices_of, is_usage
 from .upstream import ChunkStream
 
@@ -58,7 +58,7 @@ class Relay:
             try:
                 async for chunks in leg.stream.batches(self._until):
                     yield b"".join(map(self._encode, chunks)) or sse.KEEP_ALIVE
-            except Differs as error:
+            except StreamNotRecovered as error:
                 leg.came_to = "differs"
                 yield sse.encode(orjson.dumps(error.body()))
                 return
