@@ -29,9 +29,9 @@ bench: $(VENV)/.dev ## what a request costs beside a bare relay
 	$(BIN)/python -m bench $(ARGS)
 
 lock: $(VENV)/.dev ## compile the hashed requirements anew from pyproject.toml; UP=--upgrade takes newer releases
-	$(COMPILE) $(UP) --extra serve --group dev --group build --output-file requirements/dev.txt
+	$(COMPILE) $(UP) --extra serve --extra lambda --group dev --group build --output-file requirements/dev.txt
 	$(COMPILE) $(UP) --extra serve --group build --constraint requirements/dev.txt --output-file requirements/serve.txt
-	$(COMPILE) $(UP) --constraint requirements/dev.txt --output-file src/requirements.txt
+	$(COMPILE) $(UP) --extra lambda --constraint requirements/dev.txt --output-file src/requirements.txt
 
 clean: ## remove the environment and all that was made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .sluice
