@@ -231,6 +231,29 @@ async def test_a_lease_whose_return_is_lost_is_given_back_again(store: DynamoDbS
     assert isinstance(await ask(store, scope), Reservation)
 
 
+async def test_a_call_whose_admission_is_lost_has_its_lease_all_the_same(store: DynamoDbStore, proxy: Proxy) -> None:
+    """Asked again, the item is full: with the call's own lease."""
+    scope = Scope("p#a", throttle=Throttle(1))
+    answers = iter([Act(loses=True)])
+    proxy.decide = lambda _: next(answers, Act())
+    reservation = await ask(store, scope)
+    assert isinstance(reservation, Reservation)
+    await store.finish(reservation, Outcome(), now_ms=NOW)
+    assert "q" not in (await store.snapshot(["p#a"]))["p#a"]
+
+
+async def test_a_probe_whose_admission_is_lost_is_the_probe_all_the_same(store: DynamoDbStore, proxy: Proxy) -> None:
+    scope = Scope("m#a", breaker=Breaker(failures=1))
+    failed = await ask(store, scope)
+    assert isinstance(failed, Reservation)
+    await store.finish(failed, Outcome(False), now_ms=NOW)
+    answers = iter([Act(loses=True)])
+    proxy.decide = lambda _: next(answers, Act())
+    probe = await ask(store, scope, now_ms=NOW + 600_000)
+    assert isinstance(probe, Reservation)
+    assert probe.probe_id is not None
+
+
 # --- other ways to fail
 
 

@@ -11,7 +11,7 @@ from . import breaker as breakers
 from . import limits, throttle
 from .breaker import Breaker
 from .limits import Cost, Limit, Window
-from .plan import Image, Plan, merged, number
+from .plan import Image, Plan, members, merged, number
 from .throttle import Throttle
 
 ITEM_LIFE_S = 3 * 86_400  # after that nobody needs an item that was not touched
@@ -72,6 +72,11 @@ class Reservation:
     probe_id: str | None
     failures_seen: int
     used: tuple[int, ...]  # of each window, this call included
+
+    def is_held_in(self, image: Image) -> bool:
+        """Whether its lease or its probe is there: it was admitted, though the answer may have been lost."""
+        holds_probe = self.probe_id is not None and image.get("p") == self.probe_id
+        return holds_probe or (self.lease is not None and self.lease in members(image, "q"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,12 +93,13 @@ class DynamoDbStore:
                 image = await self._take(scope.key, plan, reservation, now_ms)
             except ConditionFailed as failed:
                 image = failed.item if failed.item is not None else await self._fresh(scope.key)
+                is_admitted = reservation is not None and reservation.is_held_in(image)  # an answer was lost
             else:
-                if reservation is not None:
-                    self.images[scope.key] = image
-                    return confirmed(reservation, image)
+                is_admitted = reservation is not None
             is_fresh = True
             self.images[scope.key] = image
+            if reservation is not None and is_admitted:
+                return confirmed(reservation, image)
         return Refusal(scope, (Reason("contended", now_ms + 100),))
 
     async def _take(self, key: str, plan: Plan, reservation: Reservation | None, now_ms: int) -> Image:
