@@ -7,6 +7,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url
 
+# Files side by side; the tests of one share its servers. A part of the suite runs in one process, and its output shows.
+AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test check bench lock clean
 
@@ -17,7 +20,7 @@ serve: $(VENV)/.serve ## run the gateway on 127.0.0.1:8080 (config.yaml, else th
 	@exec $(BIN)/sluice serve --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev $(VENV)/.dynalite ## the whole test suite, offline; ARGS="-k name" is passed on
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),$(AT_ONCE))
 
 check: $(VENV)/.dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
