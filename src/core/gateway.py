@@ -1,67 +1,42 @@
 """The story of one request, top to bottom: what is asked for, who may answer, reserve, ask, fall back, pass on, settle.
 
 The caller is known already (`front_door.py`). How a provider is spoken to is `upstream.py`'s and the providers' affair,
-what is reserved and settled `ledger.py`'s; what a failure means stands in `retries.py`.
+what is reserved `ledger.py`'s, what is settled `settlement.py`'s; what a failure means stands in `retries.py`.
 """
 
 import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from . import routing
 from .admission import Outcome, Refusal, Reservation
 from .all_failed import Attempt, all_failed, key_refused
-from .answers import Answer, EventStream, headers_of, in_safe_words
+from .answers import Answer, EventStream, headers_of
 from .auth import Caller
+from .call import LEFT, Call
 from .catalog import Catalog, Model
 from .chat import Chat, parse_chat
 from .config.schema import Kind
 from .embedding import parse_embedding
-from .errors import GatewayError, OutOfTime, StreamNotRecovered, TooLong, UpstreamError
+from .errors import GatewayError, OutOfTime, UpstreamError
 from .holding import hold_status
-from .learning import learnt
 from .ledger import Grant, Ledger
 from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
 from .providers.dialect import Completion
-from .providers.limit_headers import ReportedLimit
-from .recovery import Continuation, Sent, continued, summed
-from .relay import LEFT, Leg, Relay
-from .retries import RetryPolicy, cooldown_of, outcome_of, pause_before_again, pause_when_alone
+from .recovery import Continuation, Sent, continued
+from .relay import Leg, Relay
+from .retries import RetryPolicy, pause_before_again, pause_when_alone
+from .settlement import Settlement
 from .store.port import StoreError
-from .telemetry import Record, Telemetry, tokens_in
+from .telemetry import Record, Telemetry
 from .upstream import ChunkStream, Upstream
 
 _Given = TypeVar("_Given")
-
-
-@dataclass(slots=True)
-class Call:
-    """One request on its way: what it needs, who may answer, what came of each."""
-
-    caller: Caller
-    record: Record
-    need: Need
-    candidates: list[Model]
-    by_name: bool
-    deadline: float  # no call to a provider begins after it; of the event loop's clock, as is
-    until: float  # when the door must have the whole answer
-    charge: Reservation | None = None  # of the caller's own limit
-    tried: dict[str, Attempt] = field(default_factory=dict)  # by model, the last word on each, the latest last
-    too_long_for: Model | None = None  # then only larger ones are asked
-    parked: tuple[Grant, UpstreamError] | None = None  # failed, but to be asked again if nobody else has room
-    may_park: bool = True
-    recovers: bool = False  # another model goes on where a stream broke off
-    usages: list[dict[str, Any]] = field(default_factory=list)  # as reported, one for each model that answered
-
-    def note(self, attempt: Attempt) -> None:
-        self.tried.pop(attempt.model, None)
-        self.tried[attempt.model] = attempt
 
 
 class Gateway:
@@ -73,6 +48,7 @@ class Gateway:
         self._ledger = ledger
         self._telemetry = telemetry
         self._retry = retry
+        self._settlement = Settlement(catalog, ledger, telemetry)
 
     async def chat(
         self,
@@ -158,7 +134,7 @@ class Gateway:
                 raise OutOfTime("The gateway's time for one request ran out before a model could be asked.")
             raise all_failed(list(call.tried.values()), now_ms=self._ledger.now_ms())
         finally:
-            await self._give_up_parked(call)
+            await self._settlement.give_up_parked(call)
 
     async def _charge(self, call: Call) -> Reservation | None:
         charge = await self._ledger.charge(call.caller, call.need)
@@ -214,14 +190,14 @@ class Gateway:
         while self._may_ask(call):
             grant = await self._ledger.admit(model, call.need, patience_ms)
             if isinstance(grant, Refusal):
-                self._note_refusal(model, grant, call)
+                self._settlement.refused(model, grant, call)
                 return None
             try:
                 return grant, await self._ask(grant, call, ask)
             except UpstreamError as error:
                 asked += 1
                 pause = None if grant.is_probe else self._pause(error, asked, call)
-                await self._note_failure(error, grant, call, is_final=pause is None)
+                await self._settlement.failed(error, grant, call, is_final=pause is None)
                 if error.ends:
                     raise
                 if pause is None:
@@ -233,7 +209,7 @@ class Gateway:
         """One call to a provider, at its slot. Whoever is cancelled here leaves nothing reserved."""
         record, is_asked, is_settled = call.record, False, False
         try:
-            await self._give_up_parked(call)
+            await self._settlement.give_up_parked(call)
             await asyncio.sleep(max(0, grant.slot_ms - self._ledger.now_ms()) / 1000)
             record.model, record.provider = grant.model.name, grant.model.provider
             record.attempts += 1
@@ -267,57 +243,13 @@ class Gateway:
         )
         return pause if pause is not None and self._may_ask(call, after_s=pause) else None
 
-    def _note_refusal(self, model: Model, refusal: Refusal, call: Call) -> None:
-        self._telemetry.refused(call.record, refusal)
-        known = call.tried.get(model.name)
-        if known is None or known.kind != "upstream":
-            call.note(Attempt.of_refusal(model.name, refusal))
-
-    async def _note_failure(self, error: UpstreamError, grant: Grant, call: Call, *, is_final: bool) -> None:
-        model, now_ms = grant.model, self._ledger.now_ms()
-        in_safe_words(error, model)
-        call.note(Attempt.of_failure(model, error, now_ms=now_ms))
-        call.record.trail.append(f"{model.name}: {error.kind} {error.upstream_status or ''}".rstrip())
-        self._telemetry.attempted(call.record, error.kind)
-        if isinstance(error, TooLong):
-            call.too_long_for = model
-        if not is_final:
-            await self._ledger.settle(grant, Outcome(tokens=0, is_refund=not error.reached))
-        elif self._may_park(error, grant, call):
-            call.parked = (grant, error)
-        else:
-            await self._settle_failure(error, grant)
-
-    def _may_park(self, error: UpstreamError, grant: Grant, call: Call) -> bool:
-        """In a category: whether it would be worth asking again, should nobody else have room."""
-        again = pause_when_alone(error, random=random.random)
-        return call.may_park and not call.by_name and not grant.is_probe and again is not None
-
-    async def _give_up_parked(self, call: Call) -> None:
-        """Somebody else answers, or nobody: the failure is final now."""
-        if call.parked is not None:
-            (grant, error), call.parked = call.parked, None
-            await self._settle_failure(error, grant)
-
-    async def _settle_failure(self, error: UpstreamError, grant: Grant) -> None:
-        model, now_ms = grant.model, self._ledger.now_ms()
-        await self._ledger.settle(grant, outcome_of(error, model, now_ms=now_ms))
-        await self._cool_account(error, model)
-
-    async def _cool_account(self, error: UpstreamError, model: Model) -> None:
-        """What was said of the account holds for all its models."""
-        now_ms = self._ledger.now_ms()
-        if error.is_account and (until_ms := cooldown_of(error, model, now_ms=now_ms)) is not None:
-            account = [other for other in self.catalog.models if other.provider == model.provider]
-            await self._ledger.cool(account, until_ms)
-
     async def _hand_over(self, call: Call, grant: Grant, whole: Completion) -> Answer:
         """A whole answer."""
         self._telemetry.attempted(call.record, "ok")
         try:
-            await self._settle_answer(call, grant, whole.body.get("usage"), Outcome(verdict=True), whole.reported)
+            await self._settlement.answered(call, grant, whole.body.get("usage"), Outcome(verdict=True), whole.reported)
         finally:
-            await self._settle_charge(call)
+            await self._settlement.settle_charge(call)
         return Answer(whole.raw, self._headers(call, grant, whole.dropped))
 
     def _pass_on(self, call: Call, chat: Chat, grant: Grant, stream: ChunkStream) -> EventStream:
@@ -326,7 +258,7 @@ class Gateway:
             Leg(grant, stream),
             until=call.until,
             keep_alive_s=self._upstream.keep_alive_s,
-            settle=partial(self._settle_leg, call),
+            settle=partial(self._settlement.leg_over, call),
             take_up=partial(self._take_up, call, chat) if call.recovers else None,
         )
 
@@ -334,7 +266,7 @@ class Gateway:
             try:
                 await relay.close()
             finally:
-                await self._settle_charge(call)
+                await self._settlement.settle_charge(call)
 
         return EventStream(relay.events(), close, self._headers(call, grant, stream.dropped))
 
@@ -356,32 +288,6 @@ class Gateway:
         except (GatewayError, StoreError):
             return None
         return Leg(grant, stream, continuation)
-
-    async def _settle_leg(self, call: Call, leg: Leg) -> None:
-        self._telemetry.attempted(call.record, leg.came_to)
-        outcome, model = Outcome(verdict=True if leg.came_to in ("ok", "differs") else None), leg.grant.model
-        if leg.failure is not None:
-            call.record.error = leg.failure.code or leg.failure.kind
-            outcome = outcome_of(leg.failure, model, now_ms=self._ledger.now_ms())
-        elif leg.came_to != LEFT:
-            call.record.error = None if leg.came_to == "ok" else StreamNotRecovered.code
-        await self._settle_answer(call, leg.grant, leg.stream.progress.usage, outcome, leg.stream.reported)
-        if leg.failure is not None:
-            await self._cool_account(leg.failure, model)
-
-    async def _settle_answer(
-        self, call: Call, grant: Grant, usage: Any, outcome: Outcome, reported: Sequence[ReportedLimit]
-    ) -> None:
-        if isinstance(usage, dict):
-            call.usages.append(usage)
-        known = replace(outcome, tokens=tokens_in(usage))
-        now_ms = self._ledger.now_ms()
-        await self._ledger.settle(grant, learnt(known, reported, grant.reservations[0], now_ms))
-
-    async def _settle_charge(self, call: Call) -> None:
-        used = call.usages[0] if len(call.usages) == 1 else summed(call.usages)
-        call.record.note_usage(used)
-        await self._ledger.settle_charge(call.charge, tokens=tokens_in(used))
 
     def _headers(self, call: Call, grant: Grant, dropped: tuple[str, ...]) -> dict[str, str]:
         now = self._ledger.now_ms() / 1000

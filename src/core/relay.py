@@ -13,13 +13,12 @@ import orjson
 
 from . import sse
 from .answers import in_safe_words
+from .call import LEFT
 from .errors import StreamNotRecovered, UpstreamError
 from .ledger import Grant
 from .recovery import Continuation, Sent, summed
 from .stream import Chunk, choices_of, is_usage
 from .upstream import ChunkStream
-
-LEFT = "client_left"
 
 
 @dataclass(slots=True)
