@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from .admission import Scope
 from .breaker import Breaker
 from .config import Config, Loaded, ModelEntry, ProviderEntry
-from .config.cross_checks import categories_of, is_served, row_of
+from .config.cross_checks import categories_of, row_of
 from .config.schema import Breaker as BreakerBlock
 from .config.schema import Kind, Limits, Settings
 from .config.schema import Throttle as ThrottleBlock
@@ -78,9 +78,7 @@ class Catalog:
 
 def build_catalog(loaded: Loaded) -> Catalog:
     config = loaded.config
-    models = tuple(
-        _model(loaded, index, entry) for index, entry in enumerate(config.models) if is_served(config, entry)
-    )
+    models = tuple(_model(loaded, index, entry) for index, entry in enumerate(config.models))
     models = tuple(
         replace(model, counts_failures=model.counts_failures or _has_other(model, models)) for model in models
     )
@@ -94,7 +92,8 @@ def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:
     settled, row = _settle(entry, config.providers.get(entry.provider)), row_of(config, entry)
     capabilities = row.capabilities if settled.capabilities is None else frozenset(settled.capabilities)
     breaker, timeouts = _breaker(settled), _timeouts(settled)
-    account = _account(entry.provider, config.providers.get(entry.provider), breaker, timeouts)
+    provider = config.providers.get(entry.provider)
+    account = _account(entry.provider, provider, breaker, timeouts, row.day_starts)
     is_image = settled.kind == "image" or settled.max_request_length == 0  # 0: the old mark of an image model
     return Model(
         name=entry.name,
@@ -111,7 +110,7 @@ def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:
         scope=Scope(
             f"m#{entry.name}",
             limits_of(entry),
-            settled.day_starts,
+            _day_starts(settled, row.day_starts),
             breaker,
             _throttle(entry, timeouts),
             settled.store_failure == "deny",
@@ -154,11 +153,20 @@ def _throttle(block: ThrottleBlock, timeouts: Timeouts) -> Throttle:
     return Throttle(block.max_in_flight, block.min_interval_ms, int(timeouts.total * 1000) + 60_000)
 
 
-def _account(name: str, entry: ProviderEntry | None, breaker: Breaker, timeouts: Timeouts) -> Scope | None:
+def _day_starts(settings: Settings, usual: str) -> str:
+    """As it is configured, else as the provider's days are known to begin."""
+    return settings.day_starts if "day_starts" in settings.model_fields_set else usual
+
+
+def _account(
+    name: str, entry: ProviderEntry | None, breaker: Breaker, timeouts: Timeouts, day_starts: str
+) -> Scope | None:
     if entry is None:
         return None
     denies = entry.store_failure == "deny"
-    scope = Scope(f"p#{name}", limits_of(entry), entry.day_starts, None, _throttle(entry, timeouts), denies)
+    scope = Scope(
+        f"p#{name}", limits_of(entry), _day_starts(entry, day_starts), None, _throttle(entry, timeouts), denies
+    )
     return None if scope.is_free else replace(scope, breaker=breaker)
 
 
@@ -186,12 +194,13 @@ def _endpoint(settled: ModelEntry, row: Provider) -> Endpoint:
     base_url = settled.base_url or row.base_url.format(account_id=settled.account_id, region=settled.region)
     path = row.embeddings_path if settled.kind == "embedding" else row.chat_path
     url = settled.url or base_url.rstrip("/") + path.format(model=quote(upstream_model, safe=""))
+    url, key = row.without_key(url)
     if settled.demo:
         url += "?" + urlencode(settled.demo.model_dump(exclude_none=True))
     return Endpoint(
         url=url,
         upstream_model=upstream_model,
-        token=settled.token or "",
+        token=settled.token or key,
         headers={name.lower(): value for name, value in settled.headers.items()},  # one spelling, so that one is sent
         region=settled.region,
         api_version=settled.api_version,

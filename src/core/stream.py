@@ -29,7 +29,7 @@ _REAL = (
 class Chunk:
     """One `chat.completion.chunk`. `raw` is its JSON as it came; None when there was none or it was mended.
 
-    `is_unasked`: usage that the caller did not ask for. It is counted and not passed on.
+    `is_unasked`: the caller did not ask for it. What it says of usage is counted, and it is not passed on.
     """
 
     body: dict[str, Any]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import parse_qsl, urlencode
 
 from ..chat import Chat
 from ..embedding import Embedding
@@ -42,6 +43,14 @@ class Stamp:
     id: str
     created: int
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a key was exchanged for. `expires_at`: Unix seconds."""
+
+    value: str = field(repr=False)
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,16 @@ class Embeddings(Protocol):
         ...
 
 
+class Login(Protocol):
+    """How a key is exchanged for a token, which is then sent as a bearer's."""
+
+    def request(self, endpoint: Endpoint, request_id: str) -> HttpRequest: ...
+
+    def token(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> Token | UpstreamError:
+        """The answer to `request`, whatever its status."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A row of the table of providers.
@@ -96,7 +115,10 @@ class Provider:
     `base_url` may hold `{account_id}` and `{region}`, which a configuration must then have, `chat_path` `{model}`; an
     empty `base_url`: the configuration must have a `url` or a `base_url`. `model_prefix` stands before the id that the
     provider knows a model by. `models_url` is its list of models when that is not `base_url/models`; empty: it has
-    none. `vectors` is how it is asked for embeddings where its dialect does not know them.
+    none. `vectors` is how it is asked for embeddings where its dialect does not know them. `key_in_url` is the part of
+    a query in which old configurations have the key: it is taken out and sent as a token. `day_starts` is when its
+    daily limits begin anew. `login` is there where the key is not what is sent. `takes_picture_addresses` False:
+    pictures at an address are fetched and sent along. `aws_service`: without a token, requests are signed for it.
     """
 
     name: str
@@ -110,11 +132,26 @@ class Provider:
     capabilities: frozenset[str] = frozenset({"tools", "vision", "json_schema", "streaming"})
     limit_headers: tuple[LimitHeaders, ...] = ()
     vectors: Embeddings | None = None
+    key_in_url: str = ""
+    day_starts: str = "00:00 Etc/UTC"
+    takes_picture_addresses: bool = True
+    login: Login | None = None
+    aws_service: str = ""
 
     @property
     def embeddings(self) -> Embeddings | None:
         """None: it has none."""
         return self.vectors or (self.dialect if isinstance(self.dialect, Embeddings) else None)
+
+    def without_key(self, url: str) -> tuple[str, str]:
+        """An address and the key that it held, which is empty where it held none."""
+        address, _, query = url.partition("?")
+        pairs = parse_qsl(query, keep_blank_values=True) if self.key_in_url else []
+        key = next((value for name, value in pairs if name == self.key_in_url), "")
+        if not key:
+            return url, ""
+        rest = urlencode([(name, value) for name, value in pairs if name != self.key_in_url])
+        return address + ("?" + rest if rest else ""), key
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         """As the dialect judges it; when nothing else says until when, the limit headers may."""

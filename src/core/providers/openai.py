@@ -13,10 +13,10 @@ from ..chat import Chat
 from ..embedding import Embedding
 from ..errors import Transient, UpstreamError
 from ..http_client.port import HttpRequest
-from ..retry_after import retry_after
 from ..sse import Event, EventTooLarge, Reader
 from ..stream import Chunk, Done, Item
 from .dialect import Completion, Endpoint, Outgoing, Stamp
+from .exchange import NOT_JSON, bearer, headers_of, read_json, read_report
 from .failures import Report, classify, error_inside, report_of
 from .quirks import Mend, MendRequest, Notes
 
@@ -33,7 +33,11 @@ class OpenAIDialect:
         body = {**chat.body, "model": endpoint.upstream_model}
         if self.mend_request is not None:
             body = self.mend_request(body)
-        return Outgoing(HttpRequest(endpoint.url, _headers(endpoint, is_stream=chat.stream), orjson.dumps(body)))
+        return Outgoing(
+            HttpRequest(
+                endpoint.url, headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint)), orjson.dumps(body)
+            )
+        )
 
     def decoder(self, chat: Chat, stamp: Stamp) -> "OpenAIDecoder":  # noqa: ARG002 - it has a name of its own
         return OpenAIDecoder(self, Notes(wants_usage=chat.wants_usage))
@@ -46,7 +50,7 @@ class OpenAIDialect:
 
     def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest:
         body = {**embedding.body, "model": endpoint.upstream_model}
-        return HttpRequest(endpoint.url, _headers(endpoint, is_stream=False), orjson.dumps(body))
+        return HttpRequest(endpoint.url, headers_of(endpoint, is_stream=False, **bearer(endpoint)), orjson.dumps(body))
 
     def embedding(self, raw: bytes) -> Completion | UpstreamError:
         return self._answer(raw, "data")
@@ -54,9 +58,9 @@ class OpenAIDialect:
     def _answer(self, raw: bytes, content: str) -> Completion | UpstreamError:
         """A body as it came, if it is JSON, holds no error and something in the list `content`."""
         raw = raw.strip()  # blank lines keep a slow buffered answer alive (DeepSeek)
-        body = _json(raw)
+        body = read_json(raw)
         if not isinstance(body, dict):
-            return Transient("The provider's answer is not a JSON object.")
+            return Transient(NOT_JSON)
         error = error_inside(body)
         if error is not None:
             return self.judge(report_of(error))
@@ -65,8 +69,7 @@ class OpenAIDialect:
         return Completion(body, raw)
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
-        body = _json(raw)  # None: a proxy on the way answers in HTML
-        return self.judge(report_of(body, status=status, retry_after_s=retry_after(headers, now)))
+        return self.judge(read_report(status, headers, raw, now=now))
 
     def judge(self, report: Report) -> UpstreamError:
         return classify(replace(report, status=self.codes.get(report.code, report.status)))
@@ -102,7 +105,7 @@ class OpenAIDecoder:
         return items
 
     def _item(self, event: Event, data: bytes) -> Item:
-        body = _json(data)
+        body = read_json(data)
         if not isinstance(body, dict):
             return Transient("The provider sent an event that is not JSON.")
         error = body if event.name == "error" else error_inside(body)
@@ -113,23 +116,3 @@ class OpenAIDecoder:
     def _held_usage(self) -> list[Item]:
         body, self._notes.usage_chunk = self._notes.usage_chunk, None
         return [Chunk(body)] if body else []
-
-
-def _headers(endpoint: Endpoint, *, is_stream: bool) -> dict[str, str]:
-    headers = {
-        "content-type": "application/json",
-        "accept": "text/event-stream" if is_stream else "application/json",
-        "accept-encoding": "identity",  # a compressed stream comes in lumps
-        "user-agent": "sluice",
-        **endpoint.headers,
-    }
-    if endpoint.token:
-        headers["authorization"] = f"Bearer {endpoint.token}"
-    return headers
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
