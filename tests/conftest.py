@@ -1,9 +1,12 @@
 """Fixtures that more than one file uses."""
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.certificate import CERTIFICATE, KEY
 from tests.dynamodb_endpoint import CREDENTIALS, dynalite_endpoint, dynamodb_endpoint, why_no_dynalite
 from tests.fake_upstream import FakeUpstream
 from tests.running_gateway import RunningGateway
@@ -20,6 +23,17 @@ def _nothing_is_remembered(request: pytest.FixtureRequest) -> None:
     """Where a module's tests share a gateway, one must not see the cooldowns and breakers of another."""
     if "gateway" in request.fixturenames and isinstance(gateway := request.getfixturevalue("gateway"), RunningGateway):
         gateway.forget()
+
+
+@pytest.fixture
+async def https(tmp_path: Path) -> AsyncIterator[FakeUpstream]:
+    """A provider with the certificate of `tests/certificate.py`, which lies in `tmp_path / "ca.pem"`."""
+    (tmp_path / "ca.pem").write_text(CERTIFICATE)
+    (tmp_path / "both.pem").write_text(CERTIFICATE + KEY)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "both.pem")
+    async with FakeUpstream(server) as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import orjson
@@ -26,31 +25,11 @@ from core.http_client.port import (
     HttpResponse,
     TlsFailed,
 )
+from tests.certificate import CERTIFICATE
 from tests.fake_upstream import Exchange, FakeUpstream, answers, took
 
 Kind = Literal["aiohttp", "httpx"]
 IDLE_S = 30.0
-
-# Of a server on 127.0.0.1 that nobody trusts; valid until 2120, made for this file and good for nothing else.
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBdDCCARqgAwIBAgIBATAKBggqhkjOPQQDAjAYMRYwFAYDVQQDDA1mYWtlIHVw
-c3RyZWFtMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjAwMTAxMDAwMDAwWjAYMRYwFAYD
-VQQDDA1mYWtlIHVwc3RyZWFtMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEGGRF
-u6JUdU5NHCNdhKwkn8C/RzSVF106GCIh15DOxiD89P4y9TXtcnVl7CSMR8XJHt42
-Q5R1wBhCLpHNnrZ7l6NTMFEwDwYDVR0RBAgwBocEfwAAATAPBgNVHRMBAf8EBTAD
-AQH/MA4GA1UdDwEB/wQEAwIChDAdBgNVHQ4EFgQUFJbXbvr44mrpdvT0QqKch4MQ
-pLMwCgYIKoZIzj0EAwIDSAAwRQIhAIcd4xoC1DA5lhQ37KDnsJuvNsRnmMqt8Bvr
-HhCYs+mWAiAKzIDsQugFMHdbgkJe30uYh0xm7HSwtc8fFivkeM4oWg==
------END CERTIFICATE-----
-"""
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg2L+FXGcSIZk9xdHJ
-iFHBiMuQx88zxwdH4S+4TYU180ihRANCAAQYZEW7olR1Tk0cI12ErCSfwL9HNJUX
-XToYIiHXkM7GIPz0/jL1Ne1ydWXsJIxHxcke3jZDlHXAGEIukc2etnuX
------END PRIVATE KEY-----
-"""
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])
@@ -443,15 +422,6 @@ async def test_no_error_names_the_address_or_what_was_sent(client: HttpClient) -
 
 
 # TLS
-
-
-@pytest.fixture
-async def https(tmp_path: Path) -> AsyncIterator[FakeUpstream]:
-    (tmp_path / "both.pem").write_text(CERTIFICATE + KEY)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "both.pem")
-    async with FakeUpstream(server) as upstream:
-        yield upstream
 
 
 async def test_a_certificate_that_is_trusted_is_accepted(kind: Kind, https: FakeUpstream) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .aws_credentials import AwsCredentials
 from .catalog import build_catalog
 from .config import Loaded
 from .config.schema import State
@@ -17,6 +18,7 @@ from .store import make_serving_store
 from .store.port import StateStore
 from .surface import Door, make_surface
 from .telemetry import Telemetry
+from .tokens import Tokens
 from .upstream import KEEP_ALIVE_S, Upstream
 
 DEFAULT_IDLE_S = 90.0
@@ -37,23 +39,29 @@ class App:
         self._keep_alive_s = keep_alive_s
         self._tls = ssl.create_default_context()
         self._demo = DemoClient()
-        self._clients: dict[tuple[str, float], HttpClient] = {}
-        self._under_way: Counter[HttpClient] = Counter()  # requests, by the client that they ask providers with
-        self._client: HttpClient
+        self._tokens, self._aws = Tokens(door.clock), AwsCredentials()
+        self._clients: dict[tuple[str, float, str], HttpClient] = {}  # the last: a CA bundle to trust besides
+        self._under_way: Counter[HttpClient] = Counter()  # requests, by the clients that they ask providers with
+        self._in_use: tuple[HttpClient, ...] = ()
         self._stores: dict[str, StateStore] = {}
         self._surface: ASGIApp
 
     def use(self, loaded: Loaded) -> None:
         """Serve by this configuration from the next request on; those under way end by the one they began with."""
         catalog, client = build_catalog(loaded), self._client_for(loaded)
+        bundles = {model.endpoint.ca_bundle for model in catalog.models} - {None, ""}
+        trusting = {bundle: self._client_for(loaded, bundle) for bundle in bundles if bundle}
         upstream = Upstream(
             {"https": client, "http": client, "demo": self._demo},
+            trusting=trusting,
+            tokens=self._tokens,
+            aws=self._aws,
             keep_alive_s=self._keep_alive_s,
             clock=self._door.clock,
         )
         ledger = Ledger(self._store(loaded.config.state or State()), self._door.clock)
         self._surface = make_surface(catalog, upstream, ledger, self._door)
-        self._client = client
+        self._in_use = (client, *trusting.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -62,18 +70,18 @@ class App:
             await self._live(receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = self._client
-        self._under_way[client] += 1
+        clients = self._in_use
+        self._under_way.update(clients)
         try:
             await self._surface(scope, receive, send)
         finally:
-            self._under_way[client] -= 1
+            self._under_way.subtract(clients)
             await self._close_unused()
 
     async def _close_unused(self) -> None:
         """The client of a former configuration goes with the last request that it serves."""
         for settings, client in list(self._clients.items()):
-            if client is not self._client and not self._under_way[client]:
+            if client not in self._in_use and not self._under_way[client]:
                 del self._clients[settings], self._under_way[client]
                 await client.aclose()
 
@@ -86,12 +94,16 @@ class App:
             await store.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _client_for(self, loaded: Loaded) -> HttpClient:
+    def _client_for(self, loaded: Loaded, ca_bundle: str = "") -> HttpClient:
         """The same one, with its connections, as long as no setting of it changes."""
         kind, idle_s = loaded.config.server.http_client, _idle_s(loaded)
-        if (kind, idle_s) not in self._clients:
-            self._clients[kind, idle_s] = make_http_client(kind, idle_s=idle_s, tls=self._tls)
-        return self._clients[kind, idle_s]
+        settings, tls = (kind, idle_s, ca_bundle), self._tls
+        if settings not in self._clients:
+            if ca_bundle:
+                tls = ssl.create_default_context()
+                tls.load_verify_locations(ca_bundle)  # besides the usual ones
+            self._clients[settings] = make_http_client(kind, idle_s=idle_s, tls=tls)
+        return self._clients[settings]
 
     def _store(self, state: State) -> StateStore:
         key = state.model_dump_json()

@@ -8,10 +8,13 @@ import contextlib
 import math
 import secrets
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from .aws_credentials import AwsCredentials
+from .aws_signature import sign
 from .catalog import Model
 from .chat import Chat
 from .embedding import Embedding
@@ -25,9 +28,10 @@ from .http_client.port import (
     HttpResponse,
     TlsFailed,
 )
-from .providers.dialect import Completion, Outgoing, Stamp
+from .providers.dialect import Completion, Login, Outgoing, Stamp, Token
 from .providers.limit_headers import ReportedLimit
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
+from .tokens import Tokens
 
 KEEP_ALIVE_S = 15.0
 DRAIN_S = 0.05  # after `[DONE]` the end of the body is usually there: read it, and the connection can serve again
@@ -37,16 +41,22 @@ MAX_HELD_BYTES = 2**20
 
 
 class Upstream:
-    """`clients` by the scheme of the address: `https`, `http`, `demo`."""
+    """`clients` by the scheme of the address: `https`, `http`, `demo`; `trusting` by the CA bundle they also trust."""
 
     def __init__(
         self,
         clients: Mapping[str, HttpClient],
         *,
+        trusting: Mapping[str, HttpClient] | None = None,
+        tokens: Tokens | None = None,
+        aws: AwsCredentials | None = None,
         clock: Callable[[], float] = time.time,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._clients = clients
+        self._trusting = trusting or {}
+        self._tokens = tokens or Tokens(clock)
+        self._aws = aws or AwsCredentials()
         self._clock = clock
         self.keep_alive_s = keep_alive_s
 
@@ -109,7 +119,7 @@ class Upstream:
 
     async def _ask(self, model: Model, request: HttpRequest, *, headers_s: float) -> HttpResponse:
         """An answer with status 200; any other is raised as what it means."""
-        response = await self._send(request, model.timeouts.connect, headers_s)
+        response = await self._send_as_us(model, request, headers_s)
         if response.status == 200:
             return response
         try:
@@ -120,8 +130,46 @@ class Upstream:
             await response.aclose()
         raise model.row.failure(response.status, response.headers, raw, now=self._clock())
 
-    async def _send(self, request: HttpRequest, connect_s: float, headers_s: float) -> HttpResponse:
-        client = self._clients[urlsplit(request.url).scheme]
+    async def _send_as_us(self, model: Model, request: HttpRequest, headers_s: float) -> HttpResponse:
+        """Signed, or with the token that our key was exchanged for, where that is the provider's way.
+
+        A token that is refused is renewed once.
+        """
+        login, endpoint = model.row.login, model.endpoint
+        if model.row.aws_service and not endpoint.token:
+            request = replace(request, headers=await self._signature(model, request))
+        if login is None:
+            return await self._send(model, request, headers_s)
+        key = (endpoint.auth_url, endpoint.scope, endpoint.token)
+        for is_last in (False, True):
+            token = await self._tokens.get(key, lambda: self._log_in(model, login))
+            signed = replace(request, headers={**request.headers, "authorization": f"Bearer {token}"})
+            response = await self._send(model, signed, headers_s)
+            if response.status != 401 or is_last:
+                break
+            await response.aclose()
+            self._tokens.forget(key, token)
+        return response
+
+    async def _signature(self, model: Model, request: HttpRequest) -> dict[str, str]:
+        credentials, region = await self._aws.get(), model.endpoint.region or ""
+        return sign(request, credentials, region=region, service=model.row.aws_service, now=self._clock())
+
+    async def _log_in(self, model: Model, login: Login) -> Token:
+        timeouts, request = model.timeouts, login.request(model.endpoint, str(uuid.uuid4()))
+        response = await self._send(model, request, timeouts.response)
+        try:
+            raw = await _read_all(response, timeouts.idle, _now() + timeouts.response, MAX_ERROR_BYTES)
+        finally:
+            await response.aclose()
+        token = login.token(response.status, response.headers, raw, now=self._clock())
+        if isinstance(token, UpstreamError):
+            raise token
+        return token
+
+    async def _send(self, model: Model, request: HttpRequest, headers_s: float) -> HttpResponse:
+        connect_s = model.timeouts.connect
+        client = self._trusting.get(model.endpoint.ca_bundle or "") or self._clients[urlsplit(request.url).scheme]
         try:
             return await client.send(request, connect_s=connect_s, headers_s=headers_s)
         except TlsFailed as error:

@@ -1,12 +1,13 @@
 """What no single key can tell: names that clash, references to nothing, keys that a provider needs."""
 
 import base64
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..providers import NOT_YET, PROVIDERS, find_provider
+from ..providers import PROVIDERS, find_provider
 from ..providers.dialect import Provider
-from .schema import Config, KeyEntry, ModelEntry
+from .schema import Config, KeyEntry, ModelEntry, Settings
 from .source import Path, Problem
 
 CATEGORIES = ("SMALL", "BIG")
@@ -47,11 +48,6 @@ def dialect_of(config: Config, model: ModelEntry) -> str:
 def row_of(config: Config, model: ModelEntry) -> Provider:
     """The row of the table of providers by which a model is asked."""
     return find_provider(dialect_of(config, model))
-
-
-def is_served(config: Config, model: ModelEntry) -> bool:
-    """False for providers whose own language is not translated yet."""
-    return dialect_of(config, model) not in NOT_YET
 
 
 def _keys(config: Config, names: set[str], categories: list[str]) -> Iterator[Problem]:
@@ -109,17 +105,39 @@ def _categories(config: Config, categories: list[str]) -> Iterator[Problem]:
 
 def _providers(config: Config, broken: set[str]) -> Iterator[Problem]:
     for name, entry in config.providers.items():
-        known = {*PROVIDERS, *NOT_YET}
-        if entry.dialect and entry.dialect not in known:
-            yield Problem(("providers", name, "dialect"), f"must be one of {', '.join(sorted(known))}")
+        if entry.dialect and entry.dialect not in PROVIDERS:
+            yield Problem(("providers", name, "dialect"), f"must be one of {', '.join(sorted(PROVIDERS))}")
     for index, model in enumerate(config.models):
-        if is_served(config, model) and model.provider not in broken:  # its entry may hold what seems to be missing
+        if model.provider not in broken:  # its entry may hold what seems to be missing
             yield from _reachable(config, model, ("models", index))
         yield from _gigachat(config, model, ("models", index))
+    for path, settings in _settings(config):
+        if settings.ca_bundle and (why := _why_unusable(settings.ca_bundle)):
+            yield Problem((*path, "ca_bundle"), why)
+
+
+def _settings(config: Config) -> Iterator[tuple[Path, Settings]]:
+    for index, model in enumerate(config.models):
+        yield ("models", index), model
+    for name, entry in config.providers.items():
+        yield ("providers", name), entry
+
+
+def _why_unusable(ca_bundle: str) -> str:
+    """Empty when it can be used."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_bundle)
+    except FileNotFoundError:
+        return "is not a file"
+    except ssl.SSLError:
+        return "holds no certificates in PEM form"
+    except OSError:
+        return "cannot be read"
+    return ""
 
 
 def _gigachat(config: Config, model: ModelEntry, path: Path) -> Iterator[Problem]:
-    """Its token is `id:secret`, or base64 of that; told at start, since the language itself is not spoken yet."""
+    """Its token is `id:secret`, or base64 of that."""
     entry = config.providers.get(model.provider)
     token = model.token or (entry.token if entry else None)
     if dialect_of(config, model) == "gigachat" and token and not _is_id_and_secret(token):
@@ -144,9 +162,11 @@ def _reachable(config: Config, model: ModelEntry, path: Path) -> Iterator[Proble
         for key in ("account_id", "region"):
             if f"{{{key}}}" in row.base_url and not any(getattr(s, key) for s in settings):
                 yield Problem(path, f"needs {'an' if key[0] == 'a' else 'a'} {key}: the address of {row.name} holds it")
+    elif row.aws_service and not any(s.token or s.region for s in settings):
+        yield Problem(path, f"needs a region: requests to {row.name} are signed for it")
     if row.embeddings is None and any(s.kind == "embedding" for s in settings):
         yield Problem(path, f"cannot be of kind embedding: {row.name} has none")
-    if row.needs_token and not any(s.token for s in settings):
+    if row.needs_token and not any(s.token or row.without_key(s.url or "")[1] for s in settings):
         yield Problem(path, f"needs a token: provider {model.provider} asks for one")
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from .cross_checks import Written, dialect_of, is_served, problems_between
+from .cross_checks import Written, problems_between
 from .schema import Auth, Block, Config, KeyEntry, ModelEntry, ProviderEntry, Server, State
 from .source import Path, Problem, Source, read_source
 from .words import did_you_mean, in_words, problems_of
@@ -73,12 +73,6 @@ class _Judge:
             path = self._place(problem.path)
             if path not in self._source.unset:
                 self.problems.append(Problem(path, problem.message))
-        for index, model in enumerate(config.models):
-            if not is_served(config, model):
-                line = self._source.line_of(self._place(("models", index)))
-                self.warnings.append(
-                    (line, f"{model.name} is not served yet: {dialect_of(config, model)} has its own language")
-                )
         return config
 
     def key_sources(self) -> dict[Path, str]:
