@@ -1,6 +1,6 @@
 """The sample bytes of each provider, `tests/samples/<provider>/`: what it sends, and what the client must get of it.
 
-    stream.sse             the answer to a chat with `stream`
+    stream.sse             the answer to a chat with `stream` (`.bin` where it is no text)
     stream_usage.sse       the same with `stream_options.include_usage`, where that makes a difference
     stream_tools.sse       an answer with tool calls
     stream_reasoning.sse   an answer with reasoning before it
@@ -20,12 +20,16 @@ from typing import Any
 
 import orjson
 
+from core.providers import TRANSLATED
 from core.providers.dialect import Provider, Stamp
 from core.providers.rows import ROWS
 
 FOLDER = Path(__file__).parent / "samples"
 NOW = 1795000000.0  # Unix time at which the samples were sent
 STAMP = Stamp("chatcmpl-0", int(NOW), "m")
+
+# Rows that speak as another does, at another place.
+SPEAKS_AS = {"gemini": "google", "vertex": "google"}
 
 # What all samples say, each in its provider's way.
 TEXT = "It is 42 °C."
@@ -42,7 +46,7 @@ class Samples:
 
     @property
     def folder(self) -> Path:
-        return FOLDER / self.row.name
+        return FOLDER / SPEAKS_AS.get(self.row.name, self.row.name)
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -73,6 +77,9 @@ class Samples:
         return "stream_usage" if wants_usage and "stream_usage" in self.kinds else "stream"
 
     def _file(self, kind: str, part: str = "") -> Path:
+        binary = self.folder / f"{kind}{part}.bin"
+        if binary.exists():
+            return binary
         return self.folder / f"{kind}{part}{'.sse' if kind.startswith('stream') else '.json'}"
 
 
@@ -90,6 +97,7 @@ def data_of(stream: bytes) -> list[Any]:
 
 
 SAMPLES = {row.name: Samples(row) for row in ROWS}
+OF_TRANSLATED = {row.name: Samples(row) for row in TRANSLATED}
 
 
 def of_kind(*prefixes: str) -> list[tuple[str, str]]:

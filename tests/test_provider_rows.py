@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from core import sse
 from core.chat import Chat
-from core.providers import PROVIDERS
+from core.providers import PROVIDERS, TRANSLATED
 from core.providers.demo import DEMO
 from core.providers.dialect import Completion, Provider
 from core.providers.openai import OpenAIDialect
@@ -31,7 +31,18 @@ from tests.provider_rig import (
     one_row,
     speaks,
 )
-from tests.provider_samples import CALLS, FOLDER, REASONING, SAMPLES, STAMP, TEXT, data_of, of_kind, passed_on
+from tests.provider_samples import (
+    CALLS,
+    FOLDER,
+    REASONING,
+    SAMPLES,
+    SPEAKS_AS,
+    STAMP,
+    TEXT,
+    data_of,
+    of_kind,
+    passed_on,
+)
 from tests.running_gateway import TOKEN, ask, running
 
 IN_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")  # so that one gateway serves all of them
@@ -53,8 +64,9 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 def test_every_row_has_sample_bytes_and_every_folder_of_samples_a_row() -> None:
-    assert {row.name for row in ROWS} == {path.name for path in FOLDER.iterdir() if path.is_dir()}
-    assert set(PROVIDERS) == {*SAMPLES, DEMO.name}
+    names = {row.name for row in (*ROWS, *TRANSLATED)}
+    assert names - SPEAKS_AS.keys() == {path.name for path in FOLDER.iterdir() if path.is_dir()}
+    assert set(PROVIDERS) == {*names, DEMO.name}
 
 
 @EVERY_ROW

@@ -12,7 +12,7 @@ from core import sse
 from core.catalog import build_catalog
 from core.chat import Chat
 from core.config import load
-from core.providers import NOT_YET, find_provider, quirks
+from core.providers import find_provider, quirks
 from core.providers.dialect import Provider
 from core.providers.limit_headers import LimitHeaders
 from core.providers.openai import OpenAIDialect
@@ -119,10 +119,6 @@ def test_any_other_stands_for_the_rows_of_whom_nothing_odd_is_known() -> None:
     sentence = re.search(r"“Any other” is (.*?) and every provider that is not built in", section, re.DOTALL)
     assert sentence
     assert re.findall(r"`(\w+)`", sentence[1]) == [row.name for row in ROWS if mends_of(row) == quirks.ANY]
-
-
-def test_providers_whose_language_is_not_translated_yet_are_named() -> None:
-    assert table("Not there yet").keys() == NOT_YET
 
 
 def mends_of(row: Provider) -> tuple[Any, ...]:

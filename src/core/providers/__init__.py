@@ -1,15 +1,20 @@
 """The list of providers. A new one is its row (or its file), a line in the list, and its sample bytes."""
 
 from . import quirks
+from .anthropic import ANTHROPIC
+from .bedrock import BEDROCK
+from .cohere import COHERE
 from .demo import DEMO
 from .dialect import Provider
+from .gigachat import GIGACHAT
+from .google import GEMINI, GOOGLE, VERTEX
 from .openai import OpenAIDialect
 from .rows import ROWS
 
-PROVIDERS: dict[str, Provider] = {row.name: row for row in (*ROWS, DEMO)}
+# They have a language of their own, each in a file of its own.
+TRANSLATED = (ANTHROPIC, BEDROCK, COHERE, GEMINI, GIGACHAT, GOOGLE, VERTEX)
 
-# They have a language of their own, which is not translated yet: their models load, with a warning, and are not asked.
-NOT_YET = frozenset({"google", "gemini", "gigachat", "anthropic", "cohere", "azure", "bedrock"})
+PROVIDERS: dict[str, Provider] = {row.name: row for row in (*ROWS, *TRANSLATED, DEMO)}
 
 
 def find_provider(name: str) -> Provider:

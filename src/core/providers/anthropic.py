@@ -1,0 +1,240 @@
+"""Anthropic's Messages API: a chat in its words. What it answers is read in `anthropic_answers.py`.
+
+https://platform.claude.com/docs/en/api/messages
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import orjson
+
+from ..chat import Chat
+from ..errors import UpstreamError
+from ..http_client.port import HttpRequest
+from ..stream import Decoder
+from .anthropic_answers import AnthropicTranslation, completion, failure
+from .conversation import (
+    Address,
+    Inline,
+    Message,
+    Part,
+    Text,
+    Tool,
+    ToolCall,
+    cannot_take,
+    choice_of,
+    format_of,
+    messages_of,
+    most_tokens_of,
+    stops_of,
+    tools_of,
+)
+from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
+from .exchange import EventDecoder, headers_of
+from .limit_headers import LimitHeaders
+from .parameters import dropped
+
+Json = dict[str, Any]
+VERSION = "2023-06-01"
+MOST_TOKENS = 8192  # it must be told a number; every model on sale takes this one
+ANY_SCHEMA: Json = {"type": "object", "properties": {}}
+BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768}  # tokens to think with
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max"}
+_THINKS_IN_BUDGETS = re.compile(r"claude-(?:3|[a-z]+-3|[a-z]+-4(?:-[015](?:\b|-)|-\d{8}|@|$))")
+_NO_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_TAKEN = frozenset(
+    {
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "stop",
+        "temperature",
+        "thinking",
+        "top_k",
+        "top_p",
+        "user",
+    }
+)
+
+
+class AnthropicDialect:
+    def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
+        left_out = dropped(chat.body, _TAKEN)
+        headers = headers_of(endpoint, is_stream=chat.stream, x_api_key=endpoint.token)
+        headers.setdefault("anthropic-version", VERSION)
+        body = {"model": endpoint.upstream_model, **request_body(chat.body, endpoint.upstream_model)}
+        if chat.stream:
+            body["stream"] = True
+        return Outgoing(HttpRequest(endpoint.url, headers, orjson.dumps(body)), left_out)
+
+    def decoder(self, chat: Chat, stamp: Stamp) -> Decoder:
+        return EventDecoder(AnthropicTranslation.of(stamp, wants_usage=chat.wants_usage))
+
+    def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:  # noqa: ARG002
+        return completion(raw, stamp)
+
+    def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
+        return failure(status, headers, raw, now=now)
+
+
+def request_body(body: Json, model: str) -> Json:
+    """Without `model` and `stream`. Raises ClientFault and Unsupported."""
+    messages = messages_of(body)
+    system = [{"type": "text", "text": one.text} for one in messages if one.role == "system" and one.text]
+    thoughts = thinking(body, model)
+    wanted: Json = {
+        "max_tokens": most_tokens_of(body) or MOST_TOKENS + thoughts.get("budget_tokens", 0),
+        "messages": turns([message for message in messages if message.role != "system"]),
+        "system": system,
+        **_tools(body),
+        "stop_sequences": stops_of(body),
+        "temperature": _temperature(body),
+        "top_p": body.get("top_p"),
+        "top_k": body.get("top_k"),
+        "metadata": {"user_id": body["user"]} if isinstance(body.get("user"), str) else None,
+        "thinking": thoughts,
+        "output_config": _output(body, thoughts),
+    }
+    return {name: value for name, value in wanted.items() if value not in (None, [], {})}
+
+
+def turns(messages: list[Message]) -> list[Json]:
+    """Roles take turns: messages of one role in a row become one, and results are said by the user, first of all."""
+    found: list[Json] = []
+    for role, group in groupby(messages, lambda message: "assistant" if message.role == "assistant" else "user"):
+        blocks = [block for message in group for block in _blocks(message)]
+        blocks.sort(key=lambda block: role == "user" and block["type"] != "tool_result")
+        if blocks:
+            found.append({"role": role, "content": blocks})
+    last = found[-1] if found else None
+    if last and last["role"] == "assistant" and last["content"][-1]["type"] == "text":
+        last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()  # it refuses to go on after white space
+    return found
+
+
+def _blocks(message: Message) -> list[Json]:
+    if message.role == "tool":
+        content = [_block(part) for part in message.parts]
+        return [{"type": "tool_result", "tool_use_id": call_id(message.call_id), "content": content}]
+    blocks = [_block(part) for part in message.parts]
+    calls = [block for call in message.calls for block in _call(call)]
+    return [*message.extra.get("anthropic", {}).get("thinking", []), *blocks, *calls]
+
+
+def _call(call: ToolCall) -> list[Json]:
+    """The thoughts that led to a call must come back before it, signed as they were."""
+    thoughts = call.extra.get("anthropic", {}).get("thinking", [])
+    return [*thoughts, {"type": "tool_use", "id": call_id(call.id), "name": call.name, "input": call.values}]
+
+
+def call_id(text: str) -> str:
+    """As it wants ids, and the same for a call and its result: another provider may have made it."""
+    return _NO_ID.sub("_", text) or "call"
+
+
+def _block(part: Part) -> Json:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, Address):
+        return {"type": "image", "source": {"type": "url", "url": part.url}}
+    source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    if part.kind == "image" and part.media_type in _PICTURES:
+        return {"type": "image", "source": source}
+    if part.kind == "file":
+        return _document(part, source)
+    raise cannot_take("messages", f"{part.kind} of type {part.media_type}")
+
+
+def _document(part: Inline, source: Json) -> Json:
+    if part.media_type == "text/plain":
+        text = b64decode(part.data).decode("utf-8", "replace")
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+    elif part.media_type != "application/pdf":
+        raise cannot_take("messages", f"a file of type {part.media_type}")
+    return {"type": "document", "source": source, **({"title": part.name} if part.name else {})}
+
+
+def _tools(body: Json) -> Json:
+    tools, choice = tools_of(body), choice_of(body)
+    if choice is not None and choice.names:
+        tools = [tool for tool in tools if tool.name in choice.names]
+    if not tools:
+        return {}
+    said: Json = {"type": "auto"}
+    if choice is not None and choice.mode == "none":
+        said = {"type": "none"}
+    elif choice is not None and choice.mode == "required":
+        said = {"type": "tool", "name": tools[0].name} if len(choice.names) == 1 else {"type": "any"}
+    if body.get("parallel_tool_calls") is False and said["type"] != "none":
+        said["disable_parallel_tool_use"] = True
+    return {"tools": [_tool(tool) for tool in tools], "tool_choice": said if said != {"type": "auto"} else None}
+
+
+def _tool(tool: Tool) -> Json:
+    found: Json = {"name": tool.name, "input_schema": tool.parameters or ANY_SCHEMA}
+    if tool.description:
+        found["description"] = tool.description
+    return {**found, "strict": True} if tool.strict else found
+
+
+def _temperature(body: Json) -> float | None:
+    """Its scale ends at 1, OpenAI's at 2."""
+    value = body.get("temperature")
+    return min(value, 1) if isinstance(value, int | float) else None
+
+
+def thinking(body: Json, model: str) -> Json:
+    """`thinking` in its own words goes as it is; `reasoning_effort` in the form that the model's generation knows."""
+    own, said = body.get("thinking"), body.get("reasoning_effort")
+    if isinstance(own, dict):
+        return own
+    if said not in BUDGETS:  # `none` and nothing said are the same here
+        return {}
+    if not _THINKS_IN_BUDGETS.search(model):
+        return {"type": "adaptive"}
+    most, budget = most_tokens_of(body), BUDGETS[said]
+    if most is not None and most <= 1024:
+        return {}  # no room to think in
+    return {"type": "enabled", "budget_tokens": min(budget, most - 1) if most else budget}
+
+
+def effort(body: Json, thoughts: Json) -> str | None:
+    """For models that decide by themselves how long they think."""
+    is_adaptive = thoughts.get("type") == "adaptive"
+    return _EFFORTS.get(body.get("reasoning_effort") or "") if is_adaptive else None
+
+
+def _output(body: Json, thoughts: Json) -> Json:
+    """https://platform.claude.com/docs/en/build-with-claude/structured-outputs"""
+    output: Json = {}
+    if said := effort(body, thoughts):
+        output["effort"] = said
+    if (wanted := format_of(body)) is not None:
+        if wanted.schema is None:
+            raise cannot_take("response_format", "JSON mode without a schema; use a json_schema")
+        output["format"] = {"type": "json_schema", "schema": wanted.schema}
+    return output
+
+
+def _limit(what: str) -> tuple[str, str, str]:
+    limit, remaining, reset = (f"anthropic-ratelimit-{what}-{part}" for part in ("limit", "remaining", "reset"))
+    return limit, remaining, reset
+
+
+ANTHROPIC = Provider(
+    name="anthropic",
+    dialect=AnthropicDialect(),
+    base_url="https://api.anthropic.com/v1",
+    chat_path="/messages",
+    limit_headers=(
+        LimitHeaders("requests", "minute", *_limit("requests")),
+        LimitHeaders("tokens", "minute", *_limit("tokens")),
+    ),
+)

@@ -1,0 +1,198 @@
+"""Amazon Bedrock's Converse: a chat in its words. What it answers is read in `bedrock_answers.py`.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import orjson
+
+from ..chat import Chat
+from ..errors import UpstreamError
+from ..http_client.port import HttpRequest
+from ..stream import Decoder
+from . import anthropic
+from .bedrock_answers import ConverseDecoder, completion, failure
+from .conversation import (
+    Address,
+    Inline,
+    Message,
+    Part,
+    Text,
+    Tool,
+    ToolCall,
+    cannot_take,
+    choice_of,
+    format_of,
+    messages_of,
+    most_tokens_of,
+    stops_of,
+    tools_of,
+)
+from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
+from .exchange import bearer, headers_of
+from .parameters import dropped
+
+Json = dict[str, Any]
+ANY_SCHEMA: Json = {"type": "object", "properties": {}}
+_PICTURES = {"image/jpeg": "jpeg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}
+_SOUNDS = {"audio/wav": "wav", "audio/mpeg": "mp3", "audio/flac": "flac", "audio/ogg": "ogg"}
+_DOCUMENTS = {
+    "application/pdf": "pdf",
+    "application/msword": "doc",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/plain": "txt",
+}
+_TAKEN = frozenset({"max_completion_tokens", "max_tokens", "response_format", "stop", "temperature", "top_p"})
+_OF_CLAUDE = frozenset({"reasoning_effort", "thinking", "top_k"})
+
+
+class BedrockDialect:
+    def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
+        is_claude = "claude" in endpoint.upstream_model
+        left_out = dropped(chat.body, _TAKEN | _OF_CLAUDE if is_claude else _TAKEN)
+        headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
+        if chat.stream:
+            headers["accept"] = "application/vnd.amazon.eventstream"
+        body = request_body(chat.body, endpoint.upstream_model)
+        url = endpoint.url.removesuffix("/converse").removesuffix("/converse-stream")
+        url += "/converse-stream" if chat.stream else "/converse"
+        return Outgoing(HttpRequest(url, headers, orjson.dumps(body)), left_out)
+
+    def decoder(self, chat: Chat, stamp: Stamp) -> Decoder:
+        return ConverseDecoder.of(stamp, wants_usage=chat.wants_usage)
+
+    def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:  # noqa: ARG002
+        return completion(raw, stamp)
+
+    def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
+        return failure(status, headers, raw, now=now)
+
+
+def request_body(body: Json, model: str) -> Json:
+    """Raises ClientFault and Unsupported."""
+    messages = messages_of(body)
+    most = most_tokens_of(body)
+    inference = {
+        "maxTokens": most,
+        "temperature": body.get("temperature"),
+        "topP": body.get("top_p"),
+        "stopSequences": stops_of(body) or None,
+    }
+    wanted: Json = {
+        "messages": _turns([message for message in messages if message.role != "system"]),
+        "system": [{"text": message.text} for message in messages if message.role == "system" and message.text],
+        "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
+        "toolConfig": _tools(body, has_calls=any(message.calls for message in messages)),
+        "outputConfig": _output(body),
+        "additionalModelRequestFields": _of_claude(body, model) if "claude" in model else {},
+    }
+    return {name: value for name, value in wanted.items() if value not in (None, [], {})}
+
+
+def _turns(messages: list[Message]) -> list[Json]:
+    found: list[Json] = []
+    for role, group in groupby(messages, lambda message: "assistant" if message.role == "assistant" else "user"):
+        blocks = [block for message in group for block in _blocks(message)]
+        blocks.sort(key=lambda block: role == "user" and "toolResult" not in block)
+        if blocks:
+            found.append({"role": role, "content": blocks})
+    return found
+
+
+def _blocks(message: Message) -> list[Json]:
+    if message.role == "tool":
+        content = [_block(part) for part in message.parts] or [{"text": ""}]
+        return [{"toolResult": {"toolUseId": anthropic.call_id(message.call_id), "content": content}}]
+    calls = [block for call in message.calls for block in _call(call)]
+    return [*(_block(part) for part in message.parts), *calls]
+
+
+def _call(call: ToolCall) -> list[Json]:
+    bedrock = call.extra.get("bedrock")
+    thoughts = bedrock.get("reasoning", []) if isinstance(bedrock, dict) else []
+    use = {"toolUseId": anthropic.call_id(call.id), "name": call.name, "input": call.values}
+    return [*({"reasoningContent": thought} for thought in thoughts), {"toolUse": use}]
+
+
+def _block(part: Part) -> Json:
+    if isinstance(part, Text):
+        return {"text": part.text}
+    if isinstance(part, Address):
+        raise cannot_take("messages", "a picture at an address")
+    source = {"bytes": b64encode(b64decode(part.data)).decode()}
+    if part.kind == "image" and part.media_type in _PICTURES:
+        return {"image": {"format": _PICTURES[part.media_type], "source": source}}
+    if part.kind == "audio" and part.media_type in _SOUNDS:
+        return {"audio": {"format": _SOUNDS[part.media_type], "source": source}}
+    if part.kind == "file" and part.media_type in _DOCUMENTS:
+        return {"document": {"format": _DOCUMENTS[part.media_type], "name": _name(part), "source": source}}
+    raise cannot_take("messages", f"{part.kind} of type {part.media_type}")
+
+
+def _name(part: Inline) -> str:
+    """Letters, digits, spaces, hyphens and brackets are allowed, a full stop is not."""
+    name = part.name.rpartition(".")[0] or part.name
+    return "".join(one if one.isalnum() or one in " -()[]" else "-" for one in name) or "document"
+
+
+def _tools(body: Json, *, has_calls: bool) -> Json:
+    tools, choice = tools_of(body), choice_of(body)
+    if choice is not None and choice.names:
+        tools = [tool for tool in tools if tool.name in choice.names]
+    if choice is not None and choice.mode == "none":
+        if tools and has_calls:
+            raise cannot_take("tool_choice", "tools that have been called and must not be called again")
+        return {}
+    if not tools:
+        return {}
+    found: Json = {"tools": [{"toolSpec": _tool(tool)} for tool in tools]}
+    if choice is not None and choice.mode == "required":
+        found["toolChoice"] = {"tool": {"name": tools[0].name}} if len(choice.names) == 1 else {"any": {}}
+    return found
+
+
+def _tool(tool: Tool) -> Json:
+    found: Json = {"name": tool.name, "inputSchema": {"json": tool.parameters or ANY_SCHEMA}}
+    if tool.description:
+        found["description"] = tool.description
+    return {**found, "strict": True} if tool.strict else found
+
+
+def _output(body: Json) -> Json:
+    """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_OutputConfig.html"""
+    wanted = format_of(body)
+    if wanted is None:
+        return {}
+    if wanted.schema is None:
+        raise cannot_take("response_format", "JSON mode without a schema; use a json_schema")
+    schema = {"name": wanted.name, "schema": orjson.dumps(wanted.schema).decode()}
+    return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}
+
+
+def _of_claude(body: Json, model: str) -> Json:
+    """What Converse has no words for goes to the model as Anthropic has it."""
+    thinking = anthropic.thinking(body, model)
+    fields: Json = {"thinking": thinking or None, "top_k": body.get("top_k")}
+    if effort := anthropic.effort(body, thinking):
+        fields["output_config"] = {"effort": effort}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+BEDROCK = Provider(
+    name="bedrock",
+    dialect=BedrockDialect(),
+    base_url="https://bedrock-runtime.{region}.amazonaws.com",
+    chat_path="/model/{model}/converse",
+    needs_token=False,  # without one a request is signed
+    aws_service="bedrock",
+    takes_picture_addresses=False,
+)
