@@ -8,6 +8,7 @@ import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import orjson
@@ -441,6 +442,21 @@ async def test_a_certificate_of_another_host_is_refused(kind: Kind, https: FakeU
         with pytest.raises(TlsFailed):
             await send(client, https.url.replace("127.0.0.1", "localhost"))
     assert https.requests == []
+
+
+async def test_a_number_must_show_the_certificate_of_the_name_that_it_stands_for(
+    kind: Kind, https: FakeUpstream
+) -> None:
+    """Also where a connection to the same number is at hand that was made for another name."""
+    https.script = answers(b"ok")
+    async with making(kind, trusted=CERTIFICATE) as client:
+        for name, is_trusted in (("", True), ("127.0.0.1", True), ("localhost", False)):
+            request = replace(post(https.url), tls_name=name)
+            with contextlib.nullcontext() if is_trusted else pytest.raises(TlsFailed):
+                response = await client.send(request, connect_s=2, headers_s=2)
+                assert await rest_of(response) == b"ok"
+                await response.aclose()
+    assert len(https.requests) == 2
 
 
 # Connections: kept when an answer was read to its end, closed at once when not

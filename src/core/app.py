@@ -10,6 +10,7 @@ from .aws_credentials import AwsCredentials
 from .catalog import build_catalog
 from .config import Loaded
 from .config.schema import State
+from .fetcher import Fetcher
 from .http_client import make_http_client
 from .http_client.demo import DemoClient
 from .http_client.port import HttpClient
@@ -56,6 +57,7 @@ class App:
             trusting=trusting,
             tokens=self._tokens,
             aws=self._aws,
+            fetcher=Fetcher(client, allows=self._door.may_fetch),
             keep_alive_s=self._keep_alive_s,
             clock=self._door.clock,
         )

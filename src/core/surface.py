@@ -15,6 +15,7 @@ from .answers import in_wire_form
 from .auth import Keyring
 from .catalog import Catalog
 from .errors import GatewayError, MethodNotAllowed, NotFound
+from .fetcher import IpAddress, is_public
 from .front_door import BODY_S, FrontDoor, Places
 from .gateway import Gateway
 from .ledger import Ledger
@@ -44,7 +45,7 @@ class Door:
     """What a door brings along.
 
     `started`: Unix seconds, shown as the models' age; `routes`: paths of its own; `body_s`: how long a client may take
-    to send its request.
+    to send its request; `may_fetch`: which addresses a picture may be fetched from.
     """
 
     telemetry: Telemetry
@@ -55,6 +56,7 @@ class Door:
     routes: Sequence[Callable[[Catalog, Ledger], APIRouter]] = ()
     body_s: float = BODY_S
     places: Places = field(default_factory=Places)
+    may_fetch: Callable[[IpAddress], bool] = is_public
 
 
 def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Door) -> ASGIApp:

@@ -19,6 +19,7 @@ from .catalog import Model
 from .chat import Chat
 from .embedding import Embedding
 from .errors import Operator, OutOfTime, Silent, Transient, UpstreamError
+from .fetcher import Fetcher
 from .http_client.port import (
     ConnectFailed,
     ConnectionLost,
@@ -50,6 +51,7 @@ class Upstream:
         trusting: Mapping[str, HttpClient] | None = None,
         tokens: Tokens | None = None,
         aws: AwsCredentials | None = None,
+        fetcher: Fetcher,
         clock: Callable[[], float] = time.time,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
@@ -57,6 +59,7 @@ class Upstream:
         self._trusting = trusting or {}
         self._tokens = tokens or Tokens(clock)
         self._aws = aws or AwsCredentials()
+        self._fetcher = fetcher
         self._clock = clock
         self.keep_alive_s = keep_alive_s
 

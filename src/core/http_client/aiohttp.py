@@ -31,6 +31,7 @@ class AiohttpClient:
                     request.method,
                     _url(request.url),
                     headers=request.headers,
+                    server_hostname=request.tls_name or None,
                     data=_payload(request.body),
                     allow_redirects=False,
                     timeout=_timeout(connect_s),

@@ -19,9 +19,10 @@ class HttpxClient:
         timeout = {"connect": connect_s, "pool": connect_s, "read": None, "write": None}
         url = httpx.URL(request.url)
         headers = {"host": url.netloc.decode("ascii"), **request.headers}
-        outgoing = httpx.Request(
-            request.method, url, headers=headers, content=request.body, extensions={"timeout": timeout}
-        )
+        if request.tls_name:
+            headers["connection"] = "close"  # its pool does not tell connections apart by the name
+        extensions = {"timeout": timeout, "sni_hostname": request.tls_name or None}
+        outgoing = httpx.Request(request.method, url, headers=headers, content=request.body, extensions=extensions)
         try:
             async with asyncio.timeout(headers_s):
                 response = await self._transport.handle_async_request(outgoing)

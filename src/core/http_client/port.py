@@ -10,12 +10,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """`url` is sent as it stands, already encoded. Redirects are never followed."""
+    """`url` is sent as it stands, already encoded. Redirects are never followed.
+
+    `tls_name`: whose certificate must be shown, where the host in `url` is only a number; a connection that was made
+    for one name serves no other.
+    """
 
     url: str = field(repr=False)  # may hold a key
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     method: str = "POST"
+    tls_name: str = ""
 
 
 class HttpClientError(Exception):
