@@ -165,6 +165,23 @@ async def test_a_tool_call_that_broke_off_is_not_taken_up() -> None:
         assert three.b.requests == []
 
 
+async def test_of_two_answers_at_once_none_is_taken_up() -> None:
+    async with trio(breaks_after("The answer"), says(ANSWER)) as three:
+        bodies = await three.stream(n=2)
+        assert bodies[-1]["error"]["code"] == "upstream_error"
+        assert three.b.requests == []
+
+
+@pytest.mark.parametrize("then", [event({"error": {"message": "no"}}), b"data: {not json\n\n"])
+async def test_what_goes_wrong_after_the_finish_does_not_finish_twice(then: bytes) -> None:
+    async with trio(breaks_after(ANSWER, chunk(finish="stop"), then), says(ANSWER)) as three:
+        bodies = await three.stream()
+        assert text_of(bodies) == ANSWER
+        finishes = [c["finish_reason"] for body in bodies for c in body.get("choices", ()) if c["finish_reason"]]
+        assert finishes == ["stop"]
+        assert three.b.requests == []
+
+
 async def test_a_tool_call_after_what_was_sent_is_taken_up() -> None:
     call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     whole = events(chunk("So: "), chunk(tool_calls=[call]), chunk(finish="tool_calls"), DONE)

@@ -274,7 +274,7 @@ class Gateway:
         """Somebody else who goes on where a stream broke off; None: it is for the caller to ask anew."""
         assert failed.failure is not None
         call.candidates = [model for model in call.candidates if model is not failed.grant.model]
-        if failed.failure.ends or not sent.is_plain or not call.candidates:
+        if failed.failure.ends or chat.answers > 1 or not sent.is_plain or not call.candidates:
             return None
         call.record.trail.append(f"{failed.grant.model.name}: {failed.came_to}")
         call.tried.clear()

@@ -25,18 +25,19 @@ class Sent:
 
     text: str = ""
     has_thoughts: bool = False
-    is_plain: bool = True  # one choice of words, nothing else
+    is_plain: bool = True  # one choice of words, nothing else, and not finished
     head: Json = field(default_factory=dict)  # what all chunks have in common
 
     def note(self, chunk: Chunk) -> None:
         if not self.head:
             self.head = {name: chunk.body.get(name) for name in ("id", "created", "model") if name in chunk.body}
         for choice in choices_of(chunk):
+            self.is_plain &= choice.get("index", 0) == 0 and not choice.get("finish_reason")
             delta = choice.get("delta")
             if not isinstance(delta, dict):
                 continue
             said = {name for name, value in delta.items() if value}
-            self.is_plain &= choice.get("index", 0) == 0 and said <= _WORDS and not delta.get("refusal")
+            self.is_plain &= said <= _WORDS and not delta.get("refusal")
             self.has_thoughts |= bool(said & {"reasoning_content", "reasoning"})
             content = delta.get("content")
             self.text += content if isinstance(content, str) else ""
