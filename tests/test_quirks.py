@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.providers import quirks
+from core import sse
+from core.chat import Chat
+from core.providers import PROVIDERS, quirks
+from core.providers.dialect import Stamp
 from core.providers.quirks import Json, Mend, Notes
+from core.stream import Chunk, Done
 from tests.fake_upstream import chunk, completion, event
 from tests.provider_samples import data_of
 
@@ -296,28 +300,28 @@ def test_usage_in_x_groq_is_not_told_again_when_openais_form_comes_too(bodies: l
     assert notes.usage_chunk is None
 
 
-def test_usage_in_x_groq_is_left_where_it_is_when_nobody_asked() -> None:
-    notes = Notes()
-    play(quirks.usage_in_x_groq, [{**finish("stop"), "x_groq": {"usage": USAGE}}], notes)
-    assert notes.usage_chunk is None
+@pytest.mark.parametrize(
+    ("row", "last"),
+    [("groq", {**finish("stop"), "x_groq": {"usage": USAGE}}), ("perplexity", {**finish("stop"), "usage": USAGE})],
+)
+def test_usage_that_nobody_asked_for_is_counted_and_not_passed_on(row: str, last: Json) -> None:
+    chat = Chat({"messages": [], "stream": True}, 0)
+    decoder = PROVIDERS[row].dialect.decoder(chat, Stamp("id", 1, "m"))
+    *_, chunk, usage, done = decoder.feed(sse.encode(orjson.dumps(last)) + sse.DONE)
+    assert isinstance(chunk, Chunk)
+    assert isinstance(usage, Chunk)
+    assert (chunk.is_unasked, usage.is_unasked, usage.body["usage"], done) == (False, True, USAGE, Done())
 
 
 def counted(tokens: int, **more: Any) -> Json:
     return {"id": "c1", **delta(content="a"), "usage": {"completion_tokens": tokens}, **more}
 
 
-def test_usage_in_every_chunk_becomes_one_chunk_at_the_end_when_it_is_wanted() -> None:
-    bodies, notes = [counted(1), counted(2)], Notes(wants_usage=True)
-    assert play(quirks.usage_in_every_chunk, bodies, notes) == [True, True]
-    assert not any("usage" in body for body in bodies)
-    assert notes.usage_chunk == {"id": "c1", "choices": [], "usage": {"completion_tokens": 2}}
-
-
-def test_usage_in_every_chunk_is_taken_out_when_nobody_asked() -> None:
+def test_usage_in_every_chunk_becomes_one_chunk_at_the_end() -> None:
     bodies, notes = [counted(1), counted(2)], Notes()
     assert play(quirks.usage_in_every_chunk, bodies, notes) == [True, True]
     assert not any("usage" in body for body in bodies)
-    assert notes.usage_chunk is None
+    assert notes.usage_chunk == {"id": "c1", "choices": [], "usage": {"completion_tokens": 2}}
 
 
 def test_usage_in_every_chunk_gives_way_to_a_chunk_that_has_nothing_else() -> None:

@@ -115,4 +115,4 @@ class OpenAIDecoder:
 
     def _held_usage(self) -> list[Item]:
         body, self._notes.usage_chunk = self._notes.usage_chunk, None
-        return [Chunk(body)] if body else []
+        return [Chunk(body, is_unasked=not self._notes.wants_usage)] if body else []

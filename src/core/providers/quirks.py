@@ -154,7 +154,7 @@ def usage_in_x_groq(body: Json, notes: Notes) -> bool:
     usage = extra.get("usage") if isinstance(extra, dict) else None
     if isinstance(body.get("usage"), dict):
         notes.usage_chunk = None
-    elif notes.wants_usage and isinstance(usage, dict):
+    elif isinstance(usage, dict):
         rest = {key: value for key, value in body.items() if key != "x_groq"}
         notes.usage_chunk = {**rest, "choices": [], "usage": usage}
     return False
@@ -171,8 +171,7 @@ def usage_in_every_chunk(body: Json, notes: Notes) -> bool:
     if not any("delta" in choice for choice in choices):
         return False  # a whole answer
     del body["usage"]
-    if notes.wants_usage:
-        notes.usage_chunk = {**body, "choices": [], "usage": usage}
+    notes.usage_chunk = {**body, "choices": [], "usage": usage}
     return True
 
 
