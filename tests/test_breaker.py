@@ -217,6 +217,15 @@ def test_an_outage_is_probed_at_growing_distances_and_ends_with_the_first_probe_
     assert open_until(item.breaker, item.image, now) == now + 15_000, "the next outage begins anew"
 
 
+@pytest.mark.parametrize(("quiet_ms", "wait_ms"), [(119_999, 60_000), (120_000, 10_000), (86_400_000, 10_000)])
+def test_an_outage_of_long_ago_does_not_lengthen_the_next(quiet_ms: int, wait_ms: int) -> None:
+    item = Item({**OPEN, "f": 9, "l": NOW - quiet_ms, "u": NOW - 1})
+    probe = item.request(NOW, "probe")
+    assert probe
+    item.fail(probe, NOW)
+    assert open_until(item.breaker, item.image, NOW) == NOW + wait_ms
+
+
 @pytest.mark.parametrize(
     ("quiet_ms", "is_open"),
     [(59_999, True), (60_000, False), (600_000, False)],

@@ -159,7 +159,8 @@ class Model:
         elif is_my_probe:
             self.probe, self.open_until = None, now
             if verdict is False:
-                self.failures += 1
+                is_old = self.failed_at is None or now - self.failed_at >= 2 * rules.max_cooldown_ms
+                self.failures = rules.failures if is_old else self.failures + 1
                 wait = rules.cooldown_ms
                 for _ in range(self.failures - rules.failures):
                     wait = min(2 * wait, rules.max_cooldown_ms)

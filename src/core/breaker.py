@@ -9,8 +9,9 @@ probe out   f >= failures, now < u,   refused until u; then the   f, u, p gone  
             p is set                  next probe: a dead one heals               doubled for each failed probe,
                                                                                  at most max_cooldown
 `f` failures, `u` open until (ms), `p` the probe's id, `l` the last failure (ms): a failure that is older than
-max_cooldown no longer counts. Apart from all that `c` is a cooldown (ms): the provider said until when (429, quotas).
-A later deadline is never shortened. A client's own mistake counts nothing.
+max_cooldown no longer counts, and after twice that time the doublings begin anew. Apart from all that `c` is a cooldown
+(ms): the provider said until when (429, quotas). A later deadline is never shortened. A client's own mistake counts
+nothing.
 """
 
 from dataclasses import dataclass
@@ -74,11 +75,7 @@ def unjudged(*, probe_id: str | None, now_ms: int) -> list[Plan]:
 def failed(breaker: Breaker, *, failures_seen: int, probe_id: str | None, now_ms: int) -> list[Plan]:
     """Plans of which at most one holds."""
     if probe_id:
-        doublings = min(failures_seen + 1 - breaker.failures, 32)
-        wait = min(breaker.max_cooldown_ms, breaker.cooldown_ms * 2**doublings)
-        plan = Plan(add={"f": 1}, set={"u": now_ms + wait, "l": now_ms}, remove=["p"])
-        plan.require("p", "equals", probe_id)
-        return [plan]
+        return _probe_failed(breaker, failures_seen, probe_id, now_ms)
     opened: dict[str, int | str] = {"u": now_ms + breaker.cooldown_ms, "l": now_ms}
     forgotten = now_ms - breaker.max_cooldown_ms
     first = Plan(set={**opened, "f": 1})
@@ -88,6 +85,20 @@ def failed(breaker: Breaker, *, failures_seen: int, probe_id: str | None, now_ms
     for plan in (first, further):
         plan.require("f", "at_most", breaker.failures - 1)
     return [further, first]
+
+
+def _probe_failed(breaker: Breaker, failures_seen: int, probe_id: str, now_ms: int) -> list[Plan]:
+    """An outage that was long ago (twice max_cooldown, or a dead provider's next probe would seem so) is no other's."""
+    doublings = min(failures_seen + 1 - breaker.failures, 32)
+    wait = min(breaker.max_cooldown_ms, breaker.cooldown_ms * 2**doublings)
+    forgotten = now_ms - 2 * breaker.max_cooldown_ms
+    further = Plan(add={"f": 1}, set={"u": now_ms + wait, "l": now_ms}, remove=["p"])
+    further.require("l", "at_least", forgotten + 1)
+    anew = Plan(set={"f": breaker.failures, "u": now_ms + breaker.cooldown_ms, "l": now_ms}, remove=["p"])
+    anew.require("l", "at_most", forgotten)
+    for plan in (further, anew):
+        plan.require("p", "equals", probe_id)
+    return [further, anew]
 
 
 def cool(until_ms: int) -> Plan:
