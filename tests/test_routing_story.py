@@ -327,6 +327,16 @@ async def test_tokens_that_nobody_reports(
         assert (await gateway.used("m#a", "tm") > 300) is keeps_estimate
 
 
+@pytest.mark.parametrize("total", [-1_000_000, 10**18, True, "12"])
+async def test_tokens_that_nobody_can_have_used_are_not_counted(
+    upstream: FakeUpstream, clock: Clock, total: object
+) -> None:
+    upstream.script = answers_json({**completion(), "usage": {"total_tokens": total}})
+    async with serving(small(upstream, "a", tokens_per_minute=9999), clock=clock) as gateway:
+        await gateway.chat(model="a", max_tokens=300)
+        assert 300 < await gateway.used("m#a", "tm") < 400, "the estimate stays"
+
+
 async def test_call_that_did_not_reach_the_provider_costs_nothing(clock: Clock) -> None:
     async with FakeUpstream() as gone:
         only = small(gone, "a", tokens_per_minute=9999, requests_per_minute=9)
@@ -697,6 +707,16 @@ async def test_failure_in_mid_stream_counts_for_the_breaker(upstream: FakeUpstre
     assert b"[DONE]" not in broken.content
     assert (record.status, record.error) == (200, "upstream_error")
     assert gateway.telemetry.attempts == [("a", "transient"), ("b", "ok")]
+
+async def test_retry_after_that_no_store_can_hold_is_a_month(upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.script = by_model(a=fails(429, retry_after="9" * 30))
+    models = [small(upstream, "a", fallbacks=["b"]), small(upstream, "b")]
+    state = {"store": "sqlite", "path": str(tmp_path / "state.db")}
+    async with running(*models, state=state) as gateway:
+        assert await answered_by(gateway, model="a") == "b"
+        cooled_s = number(await gateway.image("m#a"), "c") / 1000 - time.time()
+    assert 30 * 86_400 < cooled_s <= 31 * 86_400
+
 
 
 async def test_quota_that_ends_in_mid_stream_cools_the_account(upstream: FakeUpstream, clock: Clock) -> None:

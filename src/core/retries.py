@@ -22,6 +22,7 @@ from .limits import day_end
 
 QUICK_S = 0.25
 SHORT_WAIT_S = 2.0
+LONGEST_S = 31 * 86_400.0  # a month's quota; what is said beyond it is a slip, and no number for a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def cooldown_of(error: UpstreamError, model: Model, *, now_ms: int) -> int | Non
     breaker = model.breaker
     if isinstance(error, Busy | Exhausted):
         if error.retry_after_s is not None:
-            return now_ms + int(error.retry_after_s * 1000)
+            return now_ms + int(min(error.retry_after_s, LONGEST_S) * 1000)
         if error.resets_daily:
             return int(day_end(model.scope.day_starts, now_ms / 1000) * 1000)
         return now_ms + (breaker.cooldown_ms if isinstance(error, Busy) else breaker.max_cooldown_ms)

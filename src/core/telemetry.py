@@ -7,6 +7,8 @@ from typing import Protocol
 
 from .admission import Refusal
 
+MOST_TOKENS = 10**9  # of one answer
+
 
 @dataclass(slots=True)
 class Record:
@@ -47,9 +49,8 @@ class Record:
     def note_usage(self, usage: object) -> None:
         """OpenAI's `usage` object, or anything else, which is ignored."""
         if isinstance(usage, dict):
-            asked, said = usage.get("prompt_tokens"), usage.get("completion_tokens")
-            self.prompt_tokens = asked if isinstance(asked, int) else None
-            self.completion_tokens = said if isinstance(said, int) else None
+            self.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self.completion_tokens = _count(usage.get("completion_tokens"))
 
 
 class Telemetry(Protocol):
@@ -80,11 +81,17 @@ def tokens_in(usage: object) -> int | None:
     """All tokens of OpenAI's `usage` object; None for anything else."""
     if not isinstance(usage, dict):
         return None
-    parts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    total = usage.get("total_tokens")
-    if isinstance(total, int) and not isinstance(total, bool):
+    total = _count(usage.get("total_tokens"))
+    if total is not None:
         return total
-    return sum(part for part in parts if isinstance(part, int)) or None
+    return sum(_count(usage.get(name)) or 0 for name in ("prompt_tokens", "completion_tokens")) or None
+
+
+def _count(tokens: object) -> int | None:
+    """Anything else than a number of tokens that somebody could have used would corrupt a limit."""
+    if not isinstance(tokens, int) or isinstance(tokens, bool):
+        return None
+    return tokens if 0 <= tokens <= MOST_TOKENS else None
 
 
 def holds_secret(text: str, secrets: Iterable[str], *, window: int = 8) -> bool:
