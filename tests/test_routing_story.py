@@ -525,6 +525,34 @@ async def test_in_a_category_the_next_one_is_asked_at_once_and_waited_for_only_i
     assert asked(upstream)[:2] == ["a", "b"]
 
 
+async def test_in_a_category_the_first_of_the_throttled_that_has_room_answers(
+    upstream: FakeUpstream, clock: Clock
+) -> None:
+    ends = {"a": asyncio.Event(), "b": asyncio.Event()}
+
+    async def holds(exchange: Exchange) -> None:
+        await ends[exchange.request.json["model"]].wait()
+        await ANSWERS(exchange)
+
+    upstream.script = holds
+    models = [small(upstream, name, max_in_flight=1, max_wait_ms=5000) for name in ("a", "b")]
+    async with serving(*models, clock=clock) as gateway:
+        first = [asyncio.create_task(gateway.chat(model=name)) for name in ("a", "b")]
+        async with asyncio.timeout(5):
+            while len(upstream.requests) < 2:
+                await asyncio.sleep(0.005)
+        third = asyncio.create_task(answered_by(gateway))
+        done, _ = await asyncio.wait({third}, timeout=0.1)
+        assert not done
+        with took(0, 2):
+            ends["b"].set()
+            assert await third == "b"
+        refused = [refusal.scope.key for refusal in gateway.telemetry.refusals]
+        assert sorted(refused) == ["m#a", "m#b"], "told once, however often it was looked"
+        ends["a"].set()
+        await asyncio.gather(*first)
+
+
 async def test_calls_are_never_closer_together_than_the_interval(upstream: FakeUpstream) -> None:
     """By the machine's own clock: slots are moments of it."""
     crowd = Crowd(0)

@@ -24,7 +24,7 @@ class Call:
     need: Need
     candidates: list[Model]
     by_name: bool
-    deadline: float  # no call to a provider begins after it; of the event loop's clock, as is
+    deadline: float  # no call to a provider begins after it, no second answer either; of the event loop's clock, as is
     until: float  # when the door must have the whole answer
     charge: Reservation | None = None  # of the caller's own limit
     tried: dict[str, Attempt] = field(default_factory=dict)  # by model, the last word on each, the latest last
@@ -33,6 +33,10 @@ class Call:
     may_park: bool = True
     recovers: bool = False  # another model goes on where a stream broke off
     usages: list[dict[str, Any]] = field(default_factory=list)  # as reported, one for each model that answered
+
+    def is_throttled(self, model: Model) -> bool:
+        """Whether only calls in flight or an interval kept the model from being asked."""
+        return model.name in self.tried and self.tried[model.name].is_throttled
 
     def note(self, attempt: Attempt) -> None:
         self.tried.pop(attempt.model, None)

@@ -36,6 +36,7 @@ from .store.port import StoreError
 from .telemetry import Record, Telemetry
 from .upstream import ChunkStream, Upstream
 
+SLICE_MS = 20  # of the time that several throttled models are waited for in turn
 _Given = TypeVar("_Given")
 
 
@@ -156,9 +157,9 @@ class Gateway:
         for group in routing.by_priority(able):
             for model in await self._ledger.in_order(group):
                 yield model, 0 if len(able) > 1 else model.max_wait_ms
-        for model in able:
-            if len(able) > 1 and model.name in call.tried and call.tried[model.name].is_throttled:
-                yield model, model.max_wait_ms
+        if len(able) > 1:
+            async for model in self._throttled(able, call):
+                yield model, SLICE_MS
         if call.parked is not None:
             grant, error = call.parked
             pause = pause_when_alone(error, random=random.random)
@@ -167,6 +168,17 @@ class Gateway:
                 await self._ledger.settle(grant, Outcome(tokens=0, is_refund=not error.reached))
                 await asyncio.sleep(pause)
                 yield grant.model, 0
+
+    async def _throttled(self, able: list[Model], call: Call) -> AsyncGenerator[Model]:
+        """Of a category those that only their throttle keeps: waited for together, each as long as it is worth."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        while True:
+            left = [model for model in able if now() - began < model.max_wait_ms / 1000 and call.is_throttled(model)]
+            if not left:
+                return
+            for model in left:
+                yield model
 
     def _is_able(self, model: Model, call: Call) -> bool:
         rule = shortfall(model, call.need)

@@ -30,7 +30,8 @@ class Settlement:
         self._telemetry = telemetry
 
     def refused(self, model: Model, refusal: Refusal, call: Call) -> None:
-        self._telemetry.refused(call.record, refusal)
+        if not call.is_throttled(model):  # or it was told when it was met first
+            self._telemetry.refused(call.record, refusal)
         known = call.tried.get(model.name)
         if known is None or known.kind != "upstream":
             call.note(Attempt.of_refusal(model.name, refusal))
