@@ -708,6 +708,16 @@ async def test_refusal_of_one_model_is_no_matter_of_its_neighbours(upstream: Fak
         assert [await answered_by(gateway) for _ in range(2)] == ["c", "c"]
 
 
+async def test_retry_after_that_no_store_can_hold_is_a_month(upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.script = by_model(a=fails(429, retry_after="9" * 30))
+    models = [small(upstream, "a", fallbacks=["b"]), small(upstream, "b")]
+    state = {"store": "sqlite", "path": str(tmp_path / "state.db")}
+    async with running(*models, state=state) as gateway:
+        assert await answered_by(gateway, model="a") == "b"
+        cooled_s = number(await gateway.image("m#a"), "c") / 1000 - time.time()
+    assert 30 * 86_400 < cooled_s <= 31 * 86_400
+
+
 async def test_daily_quota_cools_until_the_providers_day_begins(upstream: FakeUpstream, clock: Clock) -> None:
     used_up = fails(429, "Rate limit reached: free requests per day.")
     upstream.script = by_model(a=used_up)
@@ -735,16 +745,6 @@ async def test_failure_in_mid_stream_counts_for_the_breaker(upstream: FakeUpstre
     assert b"[DONE]" not in broken.content
     assert (record.status, record.error) == (200, "upstream_error")
     assert gateway.telemetry.attempts == [("a", "transient"), ("b", "ok")]
-
-async def test_retry_after_that_no_store_can_hold_is_a_month(upstream: FakeUpstream, tmp_path: Path) -> None:
-    upstream.script = by_model(a=fails(429, retry_after="9" * 30))
-    models = [small(upstream, "a", fallbacks=["b"]), small(upstream, "b")]
-    state = {"store": "sqlite", "path": str(tmp_path / "state.db")}
-    async with running(*models, state=state) as gateway:
-        assert await answered_by(gateway, model="a") == "b"
-        cooled_s = number(await gateway.image("m#a"), "c") / 1000 - time.time()
-    assert 30 * 86_400 < cooled_s <= 31 * 86_400
-
 
 
 async def test_quota_that_ends_in_mid_stream_cools_the_account(upstream: FakeUpstream, clock: Clock) -> None:
@@ -790,6 +790,15 @@ async def test_by_name_a_second_500_leads_to_the_fallbacks(upstream: FakeUpstrea
         assert (answer.headers["x-sluice-model"], answer.headers["x-sluice-attempts"]) == ("b", "3")
         assert await answered_by(gateway, model="a") == "b"
     assert asked(upstream) == ["a", "a", "b", "b"]  # the second time its breaker is open
+
+
+async def test_breaker_hears_of_a_500_though_a_limit_forbids_the_retry(upstream: FakeUpstream, clock: Clock) -> None:
+    upstream.script = by_model(a=fails(500))
+    models = [small(upstream, "a", requests_per_minute=1, fallbacks=["b"]), small(upstream, "b")]
+    async with serving(*models, clock=clock) as gateway:
+        assert await answered_by(gateway, model="a") == "b"
+        assert (await gateway.image("m#a"))["f"] == 1
+    assert asked(upstream) == ["a", "b"]
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -951,9 +960,11 @@ async def test_no_candidate_is_asked_past_the_deadline(upstream: FakeUpstream, c
         small(upstream, name, timeouts={"response": 0.3, "total": 0.5}, priority=at) for at, name in enumerate("abcd")
     ]
     async with serving(*models, clock=clock) as gateway:
-        with took(0.6, 2):
+        with took(0.5, 2):
             answer = await gateway.chat(model="SMALL")
-    assert (answer.status_code, asked(upstream)) == (504, ["a", "b"])
+        assert (answer.status_code, asked(upstream)) == (504, ["a", "b"])
+        assert (await gateway.image("m#a"))["f"] == 1
+        assert "f" not in await gateway.image("m#b"), "it had a part of its time only"
 
 
 async def test_embeddings_fall_back_as_chats_do(upstream: FakeUpstream, clock: Clock) -> None:

@@ -198,12 +198,12 @@ class Gateway:
         if call.too_long_for is not None and not is_larger(model, call.too_long_for):
             call.note(Attempt(model.name, "need", "context_length_exceeded"))
             return None
-        asked = 0
+        asked, open_failure = 0, None
         while self._may_ask(call):
             grant = await self._ledger.admit(model, call.need, patience_ms)
             if isinstance(grant, Refusal):
                 self._settlement.refused(model, grant, call)
-                return None
+                break
             try:
                 return grant, await self._ask(grant, call, ask)
             except UpstreamError as error:
@@ -214,7 +214,10 @@ class Gateway:
                     raise
                 if pause is None:
                     return None
+                open_failure = error
                 await asyncio.sleep(pause)
+        if open_failure is not None:
+            await self._settlement.not_asked_again(open_failure, model)
         return None
 
     async def _ask(self, grant: Grant, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> _Given:
@@ -227,7 +230,7 @@ class Gateway:
             record.attempts += 1
             is_asked, began = True, time.perf_counter()
             try:
-                async with asyncio.timeout_at(call.until if call.until < math.inf else None):
+                async with asyncio.timeout_at(self._must_begin_by(call)):
                     given = await ask(grant.model)
             except TimeoutError as error:
                 raise OutOfTime("The gateway's time for one request ran out before the model answered.") from error
@@ -243,6 +246,11 @@ class Gateway:
                 if is_asked:
                     self._telemetry.attempted(record, LEFT)
                 await self._ledger.settle(grant, Outcome(is_refund=not is_asked))
+
+    def _must_begin_by(self, call: Call) -> float | None:
+        """The first attempt has time-outs of its own; a later one has what is left of the request's time."""
+        until = call.until if call.record.attempts == 1 else min(call.until, call.deadline)
+        return until if until < math.inf else None
 
     def _pause(self, error: UpstreamError, asked: int, call: Call) -> float | None:
         pause = pause_before_again(

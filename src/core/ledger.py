@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from . import breaker as breakers
 from . import routing
 from .admission import Outcome, Refusal, Reservation, Scope
 from .auth import Caller
-from .breaker import cool
 from .catalog import Model
 from .limits import Cost
 from .need import Need
@@ -99,6 +99,11 @@ class Ledger:
         """Leave all these models alone until then (ms): what was said concerns their account."""
         await _to_the_end(self._cool(models, until_ms))
 
+    async def count_failure(self, model: Model) -> None:
+        """One whose reservation is settled already."""
+        plans = breakers.failed(model.breaker, failures_seen=0, probe_id=None, now_ms=self.now_ms())
+        await _to_the_end(self._store.write(model.scope.key, *plans))
+
     async def _settle(self, grant: Grant, outcome: Outcome) -> None:
         of_model, *of_account = grant.reservations
         now_ms = self.now_ms()
@@ -109,7 +114,7 @@ class Ledger:
 
     async def _cool(self, models: Sequence[Model], until_ms: int) -> None:
         for model in models:
-            await self._store.write(model.scope.key, cool(until_ms))
+            await self._store.write(model.scope.key, breakers.cool(until_ms))
 
     async def _give_back(self, taken: Grant | Reservation | Refusal) -> None:
         """The call will not be made."""

@@ -51,6 +51,11 @@ class Settlement:
         else:
             await self._settle_failure(error, grant)
 
+    async def not_asked_again(self, error: UpstreamError, model: Model) -> None:
+        """It was to be asked again, and there was no room or no time: its failure is final after all."""
+        if outcome_of(error, model, now_ms=self._ledger.now_ms()).verdict is False:
+            await self._ledger.count_failure(model)
+
     async def give_up_parked(self, call: Call) -> None:
         """Somebody else answers, or nobody: the failure is final now."""
         if call.parked is not None:
