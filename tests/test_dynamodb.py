@@ -285,6 +285,15 @@ async def test_the_first_operation_of_a_process_has_two_seconds_and_the_others_t
     await store.aclose()
 
 
+async def test_a_budget_of_more_than_two_seconds_is_the_first_operations_too(state: State, proxy: Proxy) -> None:
+    """Else a call that comes through late is asked for twice, and counted twice."""
+    proxy.decide = lambda _: Act(delay_s=FIRST_OPERATION_S + 0.2)
+    store = DynamoDbStore(state.model_copy(update={"timeout_ms": 10_000}))
+    assert isinstance(await ask(store), Reservation)
+    assert proxy.operations == {"UpdateItem": 1}
+    await store.aclose()
+
+
 TOLD = "com.amazonaws.dynamodb.v20120810#"
 
 

@@ -183,7 +183,7 @@ class DynamoDbStore:
     async def _call(self, operation: str, *, table: bool = True, **arguments: Any) -> Any:
         patience_s = self._state.timeout_ms / 1000
         if self._client is None:
-            patience_s = FIRST_OPERATION_S
+            patience_s = max(FIRST_OPERATION_S, patience_s)
             await self._in_thread(self._make_client_once, CLIENT_S)
         if table:
             arguments["TableName"] = self._table
