@@ -11,7 +11,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench lock clean
+.PHONY: help serve test check fuzz bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -27,6 +27,10 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.dev ## search for bytes that a decoder stumbles over, for a minute; ARGS="-max_total_time=3600"
+	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then exec $(BIN)/python -m tests.fuzz $(or $(ARGS),-max_total_time=60); \
+	else echo "Skipped: atheris has no wheel for this Python or machine (Linux on x86_64, Python 3.11 to 3.13)."; fi
 
 bench: $(VENV)/.dev ## what a request costs beside a bare relay
 	$(BIN)/python -m bench $(ARGS)

@@ -4,15 +4,18 @@ from typing import Any
 
 import orjson
 
+from . import json_text
 from .errors import InvalidRequest
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
     """Raises InvalidRequest for anything but a JSON object."""
     try:
-        body = orjson.loads(raw)
+        body = json_text.read(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error.msg}.") from error
+    except json_text.TooDeep as error:
+        raise InvalidRequest(f"The request body is {error}.") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The request body must be a JSON object.")
     return body

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import orjson
-
 from ..errors import ClientFault, Unsupported
+from .exchange import read_json
 
 Json = dict[str, Any]
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*(;base64)?,(.*)", re.DOTALL)
@@ -59,10 +58,7 @@ class ToolCall:
     @property
     def values(self) -> Json:
         """The arguments, read. Raises ClientFault when they are no JSON object."""
-        try:
-            values = orjson.loads(self.arguments or "{}")
-        except orjson.JSONDecodeError:
-            values = None
+        values = read_json((self.arguments or "{}").encode())
         if not isinstance(values, dict):
             raise fault(f"The arguments of the call of {self.name} are not a JSON object.", "messages")
         return values

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-import orjson
-
+from .. import json_text
 from ..errors import Transient, UpstreamError
 from ..retry_after import retry_after
 from ..sse import Event, EventTooLarge, Reader
@@ -33,10 +32,10 @@ def bearer(endpoint: Endpoint) -> dict[str, str]:
 
 
 def read_json(raw: bytes) -> Any:
-    """None: it is not JSON."""
+    """None: it is not JSON, or nothing that could be passed on."""
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
+        return json_text.read(raw)
+    except ValueError:
         return None
 
 

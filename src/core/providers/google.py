@@ -30,7 +30,7 @@ from .conversation import (
     tools_of,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
-from .exchange import EventDecoder, bearer, headers_of
+from .exchange import EventDecoder, bearer, headers_of, read_json
 from .google_answers import GoogleTranslation, completion, failure
 from .openai import OpenAIDialect
 from .parameters import dropped
@@ -146,12 +146,9 @@ class _Contents:
         return {**part, "thoughtSignature": signature} if signature else part
 
     def _result(self, message: Message) -> Json:
-        try:
-            response = orjson.loads(message.text)
-        except orjson.JSONDecodeError:
-            response = message.text
+        response = read_json(message.text.encode())
         if not isinstance(response, dict):
-            response = {"result": response}
+            response = {"result": message.text if response is None else response}
         result: Json = {"name": message.name, "response": response}
         if self.has_ids and message.call_id:
             result["id"] = message.call_id
