@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from core.admission import Outcome
+from core.admission import Outcome, Refusal, Reservation, Scope
 from core.ledger import Grant, Ledger
+from core.limits import Cost
 from core.need import Need
 from core.plan import members, number
 from core.retries import RetryPolicy
@@ -1156,7 +1157,28 @@ async def test_client_that_leaves_while_it_waits_for_its_turn_has_cost_nothing(
     assert (record.error, record.attempts, len(upstream.requests)) == ("client_left", 0, 1)
 
 
-async def test_whoever_leaves_while_the_store_writes_leaves_nothing_reserved(tmp_path: Path) -> None:
+class LeavingClient(SqliteStore):
+    """Whose client leaves just while the store works on the scope `leaves_at`."""
+
+    leaves_at = ""
+
+    async def reserve(self, scope: Scope, cost: Cost, **options: Any) -> Reservation | Refusal:
+        self._leave(scope)
+        return await super().reserve(scope, cost, **options)
+
+    async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
+        self._leave(reservation.scope)
+        await super().finish(reservation, outcome, now_ms=now_ms)
+
+    def _leave(self, scope: Scope) -> None:
+        task = asyncio.current_task()
+        if scope.key == self.leaves_at and task is not None:
+            self.leaves_at = ""
+            task.cancel()
+
+
+@pytest.mark.parametrize("leaves_at", ["m#a", "p#openai"])
+async def test_whoever_leaves_while_the_store_writes_leaves_nothing_reserved(tmp_path: Path, leaves_at: str) -> None:
     """The store's own thread carries a write out all the same, so it must be given back."""
     catalog = catalog_of(
         model("http://upstream", "a", max_in_flight=2, requests_per_day=9),
@@ -1164,30 +1186,25 @@ async def test_whoever_leaves_while_the_store_writes_leaves_nothing_reserved(tmp
     )
     (only,) = catalog.models
     assert only.account is not None
-    store = SqliteStore(str(tmp_path / "state.db"), timeout_ms=2000)
+    store = LeavingClient(str(tmp_path / "state.db"), timeout_ms=2000)
     ledger = Ledger(store, Clock())
 
     async def leave(work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        await asyncio.sleep(0)  # it has begun, and waits for the store
-        task.cancel()
+        store.leaves_at = leaves_at
         with pytest.raises(asyncio.CancelledError):
-            await task
+            await asyncio.create_task(work)
 
-    async def held() -> dict[str, tuple[int, int]]:
-        images = await store.snapshot(["m#a", "p#openai"])
-        return {
-            key: (len(members(image, "q")), sum(number(image, name) for name in image if name.startswith("rd")))
-            for key, image in images.items()
-        }
+    async def held(key: str) -> tuple[int, int]:
+        image = (await store.snapshot([key])).get(key, {})
+        return len(members(image, "q")), sum(number(image, name) for name in image if name.startswith("rd"))
 
     try:
         await leave(ledger.admit(only, Need(10), 0))
-        assert await held() == {"m#a": (0, 0), "p#openai": (0, 0)}
+        assert [await held("m#a"), await held("p#openai")] == [(0, 0), (0, 0)]
         grant = await ledger.admit(only, Need(10), 0)
         assert isinstance(grant, Grant)
-        assert await held() == {"m#a": (1, 1), "p#openai": (1, 1)}
+        assert [await held("m#a"), await held("p#openai")] == [(1, 1), (1, 1)]
         await leave(ledger.settle(grant, Outcome(verdict=True)))
-        assert await held() == {"m#a": (0, 1), "p#openai": (0, 1)}
+        assert [await held("m#a"), await held("p#openai")] == [(0, 1), (0, 1)]
     finally:
         await store.aclose()

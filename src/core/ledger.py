@@ -6,10 +6,10 @@ limits of its own. When a later scope refuses, the earlier ones are given back.
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from . import breaker as breakers
 from . import routing
@@ -22,7 +22,6 @@ from .plan import Image
 from .store.port import StateStore, StoreError
 
 POLL_S = 0.02  # how often a call that waits for a lease looks again
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,8 @@ class Grant:
 
 
 class Ledger:
-    """Raises StoreError when the store fails. A client that leaves cancels its request wherever it stands: what is
-    being written then is written to its end, and what was just reserved is given back.
+    """Raises StoreError when the store fails. A client that leaves cancels its request wherever it stands: the store
+    writes to its end what it was told, and gives back what it was just asked to reserve.
     """
 
     def __init__(self, store: StateStore, clock: Callable[[], float]) -> None:
@@ -73,12 +72,12 @@ class Ledger:
         """The caller's own limit, once for a request; None: it has none."""
         if caller.scope.is_free:
             return None
-        return await _to_the_end(self._reserve_scope(caller.scope, need, 0), self._give_back)
+        return await self._reserve_scope(caller.scope, need, 0)
 
     async def settle_charge(self, charge: Reservation | None, *, tokens: int | None, is_refund: bool = False) -> None:
         if charge is not None:
             outcome = Outcome(tokens=tokens, is_refund=is_refund)
-            await _to_the_end(self._store.finish(charge, outcome, now_ms=self.now_ms()))
+            await self._store.finish(charge, outcome, now_ms=self.now_ms())
 
     async def admit(self, model: Model, need: Need, patience_ms: int) -> Grant | Refusal:
         """Reserve one call. Waits up to `patience_ms` where only a throttle is in the way."""
@@ -86,14 +85,21 @@ class Ledger:
         until = loop.time() + patience_ms / 1000
         while True:
             left_ms = max(0, int((until - loop.time()) * 1000))
-            verdict = await _to_the_end(self._reserve(model, need, left_ms), self._give_back)
+            verdict = await self._reserve(model, need, left_ms)
             if isinstance(verdict, Grant) or not verdict.is_throttled or not left_ms:
                 return verdict
             await asyncio.sleep(POLL_S)
 
     async def settle(self, grant: Grant, outcome: Outcome) -> None:
         """Once for each grant. Health is the model's affair; of its account only the amounts are settled."""
-        await _to_the_end(self._settle(grant, outcome))
+        of_model, *of_account = grant.reservations
+        now_ms = self.now_ms()
+        try:
+            await self._store.finish(of_model, outcome, now_ms=now_ms)
+        finally:
+            for reservation in of_account:
+                amounts = replace(outcome, verdict=None, cool_until_ms=None, at_least=())
+                await self._store.finish(reservation, amounts, now_ms=now_ms)
 
     async def cool(self, models: Sequence[Model], until_ms: int) -> None:
         """Leave all these models alone until then (ms): what was said concerns their account."""
@@ -102,26 +108,11 @@ class Ledger:
     async def count_failure(self, model: Model) -> None:
         """One whose reservation is settled already."""
         plans = breakers.failed(model.breaker, failures_seen=0, probe_id=None, now_ms=self.now_ms())
-        await _to_the_end(self._store.write(model.scope.key, *plans))
-
-    async def _settle(self, grant: Grant, outcome: Outcome) -> None:
-        of_model, *of_account = grant.reservations
-        now_ms = self.now_ms()
-        await self._store.finish(of_model, outcome, now_ms=now_ms)
-        amounts = replace(outcome, verdict=None, cool_until_ms=None, at_least=())
-        for reservation in of_account:
-            await self._store.finish(reservation, amounts, now_ms=now_ms)
+        await self._store.write(model.scope.key, *plans)
 
     async def _cool(self, models: Sequence[Model], until_ms: int) -> None:
         for model in models:
             await self._store.write(model.scope.key, breakers.cool(until_ms))
-
-    async def _give_back(self, taken: Grant | Reservation | Refusal) -> None:
-        """The call will not be made."""
-        if isinstance(taken, Grant):
-            await self._settle(taken, Outcome(is_refund=True))
-        elif isinstance(taken, Reservation):
-            await self._store.finish(taken, Outcome(is_refund=True), now_ms=self.now_ms())
 
     async def _reserve(self, model: Model, need: Need, max_wait_ms: int) -> Grant | Refusal:
         first = await self._reserve_scope(model.scope, need, max_wait_ms)
@@ -137,18 +128,16 @@ class Ledger:
 
     async def _reserve_scope(self, scope: Scope, need: Need, max_wait_ms: int) -> Reservation | Refusal:
         return await self._store.reserve(
-            scope, Cost(1, need.tokens), now_ms=self.now_ms(), call_id=secrets.token_hex(6), max_wait_ms=max_wait_ms
+            scope, Cost(1, need.tokens), now_ms=self.now_ms(), call_id=os.urandom(6).hex(), max_wait_ms=max_wait_ms
         )
 
 
-async def _to_the_end(work: Coroutine[Any, Any, _T], undo: Callable[[_T], Awaitable[None]] | None = None) -> _T:
-    """`work`, which goes on even when we are cancelled; `undo` is then given what it brought."""
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Several writes, all of which are made even when we are cancelled."""
     task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        await asyncio.shield(task)
     except asyncio.CancelledError:
         with contextlib.suppress(StoreError):
-            brought = await task
-            if undo is not None:
-                await undo(brought)
+            await task
         raise

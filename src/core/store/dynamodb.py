@@ -121,16 +121,16 @@ class DynamoDbStore:
     async def _give_back(self, written: asyncio.Future[Image], reservation: Reservation, now_ms: int) -> None:
         with contextlib.suppress(StoreError, ConditionFailed):
             await written
-            await self._finish(reservation, Outcome(is_refund=True), now_ms)
+            await self.finish(reservation, Outcome(is_refund=True), now_ms=now_ms)
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
-        """Goes to its end, whoever is cancelled meanwhile."""
-        await asyncio.shield(self._to_the_end(self._finish(reservation, outcome, now_ms)))
-
-    async def _finish(self, reservation: Reservation, outcome: Outcome, now_ms: int) -> None:
-        await self.write(reservation.scope.key, *plan_finish(reservation, outcome, now_ms=now_ms))
+        if plans := plan_finish(reservation, outcome, now_ms=now_ms):
+            await self.write(reservation.scope.key, *plans)
 
     async def write(self, key: str, *plans: Plan) -> None:
+        await asyncio.shield(self._to_the_end(self._write(key, *plans)))
+
+    async def _write(self, key: str, *plans: Plan) -> None:
         """The last image says which plan to try; where it was too old, the true item says which."""
         plan = first_to_hold(plans, self.images.get(key, {})) or next(iter(plans), None)
         for _ in range(MAX_TRIES):

@@ -27,7 +27,11 @@ class StoreMisconfigured(StoreError):
 
 
 class StateStore(Protocol):
-    """Times are Unix milliseconds of the caller's clock. Raises StoreError when the store fails."""
+    """Times are Unix milliseconds of the caller's clock. Raises StoreError when the store fails.
+
+    Whoever is cancelled while it waits: what it told the store is written all the same, and a reservation that it was
+    to be given is given back.
+    """
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
         """The items as they are; a key without an item is left out."""
