@@ -4,8 +4,9 @@ Plain ASGI around the application. When the client leaves, the work for it is ca
 """
 
 import asyncio
+import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .answers import in_wire_form
 from .auth import Keyring
 from .errors import BodyTooLarge, GatewayError, InvalidRequest, RequestTooSlow, Unavailable
+from .store.port import StoreError
 from .telemetry import Record, Telemetry
 
+_LOG = logging.getLogger("sluice")
 OPEN_PATHS = frozenset({"/ping", "/ready"})
 BODY_S = 60.0  # a client has this long to send its request, or it holds a place for nothing
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -66,6 +69,9 @@ class FrontDoor:
             await visit.run(self._app, scope)
         except GatewayError as error:
             await visit.refuse(error)
+        except StoreError as error:
+            _LOG.error("%s: %s", record.request_id, error)
+            await visit.refuse(in_wire_form(error))
         except ClientGoneError:
             record.error = "client_left"
         except Exception as error:  # noqa: BLE001 - the last border: a bug of ours is a 500 in OpenAI's form
@@ -189,7 +195,7 @@ def _headers(scope: Scope, names: Iterable[bytes]) -> dict[bytes, str]:
 
 
 def new_request_id() -> str:
-    return f"req_{secrets.token_hex(12)}"
+    return f"req_{os.urandom(12).hex()}"
 
 
 def _request_id(given: str) -> str:

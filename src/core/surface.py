@@ -20,7 +20,7 @@ from .front_door import BODY_S, FrontDoor, Places
 from .gateway import Gateway
 from .ledger import Ledger
 from .retries import RetryPolicy
-from .routes.chat import chat_routes
+from .routes.chat import Shortcut, chat_endpoint, chat_routes
 from .routes.embeddings import embedding_routes
 from .routes.health import health_routes
 from .routes.models import model_routes
@@ -75,7 +75,8 @@ def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Doo
         },
     )
     gateway = Gateway(catalog, upstream, ledger, door.telemetry, retry=door.retry)
-    api.include_router(chat_routes(gateway))
+    chat = chat_endpoint(gateway)
+    api.include_router(chat_routes(chat))
     api.include_router(embedding_routes(gateway))
     api.include_router(model_routes(catalog, door.started))
     api.include_router(health_routes(catalog, ledger))
@@ -83,7 +84,7 @@ def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Doo
         api.include_router(make_routes(catalog, ledger))
     server = catalog.config.server
     app: ASGIApp = FrontDoor(
-        api,
+        Shortcut(chat, api),
         keyring=Keyring(catalog.config.auth.keys),
         max_body_bytes=server.max_body_bytes,
         max_in_flight=server.max_in_flight,
