@@ -225,7 +225,8 @@ class Gateway:
         record, is_asked, is_settled = call.record, False, False
         try:
             await self._settlement.give_up_parked(call)
-            await asyncio.sleep(max(0, grant.slot_ms - self._ledger.now_ms()) / 1000)
+            if (wait_ms := grant.slot_ms - self._ledger.now_ms()) > 0:
+                await asyncio.sleep(wait_ms / 1000)
             record.model, record.provider = grant.model.name, grant.model.provider
             record.attempts += 1
             is_asked, began = True, time.perf_counter()

@@ -6,7 +6,7 @@ Foreign errors become ours at this border; nothing above it knows HTTP. Whoever 
 import asyncio
 import contextlib
 import math
-import secrets
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -103,7 +103,7 @@ class Upstream:
         return model.row.dialect.request(model.endpoint, chat)
 
     def _stamp(self, model: Model) -> Stamp:
-        return Stamp(f"chatcmpl-{secrets.token_hex(12)}", int(self._clock()), model.endpoint.upstream_model)
+        return Stamp(f"chatcmpl-{os.urandom(12).hex()}", int(self._clock()), model.endpoint.upstream_model)
 
     async def _whole(
         self, model: Model, request: HttpRequest, read: Callable[[bytes], Completion | UpstreamError]

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from dataclasses import asdict
 from datetime import datetime
 from typing import TextIO
 
@@ -47,9 +46,11 @@ class TerminalLog(RequestLog):
 
 class JsonLog(RequestLog):
     def line(self, record: Record) -> str:
-        known = {name: value for name, value in asdict(record).items() if value not in (None, [])}
-        untold = {"started", "is_stream"} if record.attempts else {"started", "is_stream", "waited_s"}
-        return json_line("info", "request", {name: value for name, value in known.items() if name not in untold})
+        told = record.known()
+        del told["started"], told["is_stream"]
+        if not record.attempts:
+            del told["waited_s"]
+        return json_line("info", "request", told)
 
 
 def make_log(out: TextIO) -> RequestLog:
