@@ -149,7 +149,7 @@ def plan_finish(reservation: Reservation, outcome: Outcome, *, now_ms: int) -> l
         judged = breakers.unjudged(probe_id=probe, now_ms=now_ms)
     cooled = [] if outcome.cool_until_ms is None else [breakers.cool(outcome.cool_until_ms)]
     settled = _raised(_settle(reservation, outcome, now_ms), outcome.at_least)
-    choices = itertools.product(settled, [*judged, Plan()], [*cooled, Plan()])
+    choices = itertools.product(settled, *([*plans, Plan()] for plans in (judged, cooled) if plans))
     return [plan for plan in map(merged, choices) if not plan.is_empty]
 
 
@@ -157,12 +157,10 @@ def _settle(reservation: Reservation, outcome: Outcome, now_ms: int) -> Plan:
     plan = Plan()
     if reservation.lease:
         plan.exclude["q"] = frozenset({reservation.lease})
-    counters = {window.attribute: 0 for window in reservation.windows}
-    gone = limits.stale(counters, reservation.scope.day_starts, now_ms / 1000)
-    for window in reservation.windows:
-        amount = _correction(window, outcome)
-        if amount and window.attribute not in gone:
-            plan.add[window.attribute] = amount
+    corrections = {window.attribute: _correction(window, outcome) for window in reservation.windows}
+    plan.add = {name: amount for name, amount in corrections.items() if amount}
+    for name in limits.stale(plan.add, reservation.scope.day_starts, now_ms / 1000):
+        del plan.add[name]
     return plan
 
 

@@ -6,7 +6,6 @@ attribute and nothing is ever reset. Around a boundary two windows' worth can pa
 
 import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -75,15 +74,21 @@ def take(plan: Plan, taken: list[Window]) -> None:
 
 def stale(image: Image, day_starts: str, now: float) -> list[str]:
     """Counters of windows before the previous one. The previous one stays: a caller's clock may be late."""
-    current = {span[0]: _window_at(span, day_starts, now)[0] for span in ("minute", "hour", "day")}
-    return list(_stale(image, current))[:_STALE_AT_ONCE]
+    current = _current(day_starts, int(now // 60))
+    counters = ((name, _counter(name)) for name in image)
+    return [name for name, counter in counters if counter and counter[1] <= current[counter[0]] - 2][:_STALE_AT_ONCE]
 
 
-def _stale(image: Image, current: dict[str, int]) -> Iterator[str]:
-    for name in image:
-        counter = _COUNTER.fullmatch(name)
-        if counter and int(counter[2]) <= current[counter[1]] - 2:
-            yield name
+@functools.lru_cache(maxsize=4096)
+def _counter(name: str) -> tuple[str, int] | None:
+    """The span and the window's number that an attribute is named after; None: it counts nothing."""
+    found = _COUNTER.fullmatch(name)
+    return (found[1], int(found[2])) if found else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _current(day_starts: str, minute: int) -> dict[str, int]:
+    return {span[0]: _window_at(span, day_starts, minute * 60)[0] for span in ("minute", "hour", "day")}
 
 
 def day_end(day_starts: str, now: float) -> float:

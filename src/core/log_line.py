@@ -12,7 +12,7 @@ OURS = "sluice"  # the logger that we ourselves speak by
 
 def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in fields.items()}
+    rounded = {name: round(value, 4) if type(value) is float else value for name, value in fields.items()}
     return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **rounded}).decode() + "\n"
 
 

@@ -63,7 +63,8 @@ def shortfall(model: Model, need: Need) -> str | None:
         return "max_request_length"
     if model.context_tokens is not None and need.prompt_tokens + (need.answer_tokens or 0) > model.context_tokens:
         return "context_tokens"
-    return next(iter(sorted(need.features - model.capabilities)), None)
+    missing = need.features - model.capabilities
+    return min(missing) if missing else None
 
 
 def is_larger(model: Model, than: Model) -> bool:

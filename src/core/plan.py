@@ -93,7 +93,7 @@ def first_to_hold(plans: Iterable[Plan], image: Image) -> Plan | None:
 def number(image: Image, attribute: str) -> int:
     """Zero when it is missing."""
     found = image.get(attribute, 0)
-    return found if isinstance(found, int) else 0
+    return found if type(found) is int else 0
 
 
 def members(image: Image, attribute: str) -> frozenset[str]:

@@ -57,8 +57,10 @@ def by_priority(models: Sequence[Model]) -> Iterator[list[Model]]:
 def may_use(caller: Caller, model: Model) -> bool:
     """Whether the caller's key is confined to other models: `models` of a key names models, aliases or categories."""
     allowed = caller.entry.models
+    if allowed is None:
+        return True
     names = {model.name, *model.aliases}
-    return allowed is None or any(name in names or name.upper() == model.category for name in allowed)
+    return any(name in names or name.upper() == model.category for name in allowed)
 
 
 def _by_name(catalog: Catalog, model: Model, asked: str, caller: Caller, kind: Kind) -> list[Model]:

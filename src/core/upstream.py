@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from .aws_credentials import AwsCredentials
 from .aws_signature import sign
@@ -68,7 +67,7 @@ class Upstream:
         dialect, stamp = model.row.dialect, self._stamp(model)
         outgoing = await self._outgoing(model, chat)
         answer = await self._whole(model, outgoing.request, lambda raw: dialect.completion(raw, chat, stamp))
-        return replace(answer, dropped=outgoing.dropped)
+        return replace(answer, dropped=outgoing.dropped) if outgoing.dropped else answer
 
     async def embed(self, model: Model, embedding: Embedding) -> Completion:
         """Ask for embeddings. Raises UpstreamError."""
@@ -118,7 +117,8 @@ class Upstream:
         answer = read(raw)
         if isinstance(answer, UpstreamError):
             raise answer
-        return replace(answer, reported=model.row.reported(response.headers, now=self._clock()))
+        reported = model.row.reported(response.headers, now=self._clock())
+        return replace(answer, reported=reported) if reported else answer
 
     async def _ask(self, model: Model, request: HttpRequest, *, headers_s: float) -> HttpResponse:
         """An answer with status 200; any other is raised as what it means."""
@@ -172,7 +172,7 @@ class Upstream:
 
     async def _send(self, model: Model, request: HttpRequest, headers_s: float) -> HttpResponse:
         connect_s = model.timeouts.connect
-        client = self._trusting.get(model.endpoint.ca_bundle or "") or self._clients[urlsplit(request.url).scheme]
+        client = self._trusting.get(model.endpoint.ca_bundle or "") or self._clients[request.url.partition(":")[0]]
         try:
             return await client.send(request, connect_s=connect_s, headers_s=headers_s)
         except TlsFailed as error:

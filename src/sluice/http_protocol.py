@@ -3,6 +3,7 @@ form for what is not HTTP.
 """
 
 import asyncio
+from itertools import chain
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -57,7 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_came()
-        self._head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        self._head_bytes = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         if self._head_bytes > MAX_HEAD_BYTES:
             raise HeadTooLargeError
         self._head_bytes = 0

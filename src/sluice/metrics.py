@@ -4,11 +4,13 @@ With several workers each writes to files of its own in a folder that they share
 """
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -64,18 +66,20 @@ class Metrics:
         )
         self._streams = Gauge("sluice_streams_open", "Streams under way.", multiprocess_mode="livesum", registry=own)
 
+        self._of = functools.cache(_of)
+
     def request_done(self, record: Record) -> None:
-        self._requests.labels(path_label(record.path), str(record.status or 0)).inc()
+        self._of(self._requests, path_label(record.path), str(record.status or 0)).inc()
         if record.is_stream:
             self._streams.dec()
         if record.model is None:
             return
         self._overhead.observe(record.overhead_s)
         if record.first_token_s is not None:
-            self._first_token.labels(record.model).observe(record.first_token_s)
+            self._of(self._first_token, record.model).observe(record.first_token_s)
         for kind, count in (("prompt", record.prompt_tokens), ("completion", record.completion_tokens)):
             if count:
-                self._tokens.labels(record.model, kind).inc(count)
+                self._of(self._tokens, record.model, kind).inc(count)
 
     def unexpected(self, record: Record, error: Exception) -> None: ...
 
@@ -83,14 +87,14 @@ class Metrics:
         self._streams.inc()
 
     def attempted(self, record: Record, outcome: str) -> None:
-        self._attempts.labels(record.model, outcome).inc()
+        self._of(self._attempts, record.model, outcome).inc()
 
     def refused(self, record: Record, refusal: Refusal) -> None:  # noqa: ARG002
         for reason in refusal.reasons:
-            self._refusals.labels(refusal.scope.key, reason.rule).inc()
+            self._of(self._refusals, refusal.scope.key, reason.rule).inc()
 
     def store_fared(self, how: str) -> None:
-        self._store.labels(how).inc()
+        self._of(self._store, how).inc()
 
     def text(self) -> bytes:
         if FOLDER not in os.environ:
@@ -111,6 +115,11 @@ class Metrics:
             return Response(self.text() + generate_latest(states), media_type=CONTENT_TYPE_LATEST)
 
         return router
+
+
+def _of(metric: Any, *labels: str) -> Any:
+    """One line of a metric. The library checks its labels each time, and they are the same few again and again."""
+    return metric.labels(*labels)
 
 
 def path_label(path: str) -> str:
