@@ -141,7 +141,13 @@ SENT: dict[str, tuple[list[Plan], list[tuple[str, str]]]] = {
     ),
     "a failure of the probe": (
         finished(FRAGILE, Outcome(False), OPEN),
-        [(f"SET u = {NOW + 31_000}, l = {NOW + 1_000} ADD f 1 REMOVE p", "p = id")],
+        [
+            (f"SET u = {NOW + 31_000}, l = {NOW + 1_000} ADD f 1 REMOVE p", f"l >= {NOW - 1_198_999} AND p = id"),
+            (
+                f"SET f = 5, u = {NOW + 16_000}, l = {NOW + 1_000} REMOVE p",
+                f"(attribute_not_exists(l) OR l <= {NOW - 1_199_000}) AND p = id",
+            ),
+        ],
     ),
     "a probe that says nothing": (finished(FRAGILE, Outcome(), OPEN), [(f"SET u = {NOW + 1_000} REMOVE p", "p = id")]),
     "a lease given back, tokens corrected and a cooldown": (
