@@ -25,6 +25,7 @@ from .conversation import (
     Tool,
     ToolCall,
     cannot_take,
+    cannot_take_part,
     choice_of,
     format_of,
     messages_of,
@@ -149,7 +150,7 @@ def _block(part: Part) -> Json:
         return {"type": "image", "source": source}
     if part.kind == "file":
         return _document(part, source)
-    raise cannot_take("messages", f"{part.kind} of type {part.media_type}")
+    raise cannot_take_part(part)
 
 
 def _document(part: Inline, source: Json) -> Json:
@@ -157,7 +158,7 @@ def _document(part: Inline, source: Json) -> Json:
         text = b64decode(part.data).decode("utf-8", "replace")
         source = {"type": "text", "media_type": "text/plain", "data": text}
     elif part.media_type != "application/pdf":
-        raise cannot_take("messages", f"a file of type {part.media_type}")
+        raise cannot_take_part(part)
     return {"type": "document", "source": source, **({"title": part.name} if part.name else {})}
 
 

@@ -25,6 +25,7 @@ from .conversation import (
     Tool,
     ToolCall,
     cannot_take,
+    cannot_take_part,
     choice_of,
     format_of,
     messages_of,
@@ -127,7 +128,7 @@ def _block(part: Part) -> Json:
     if isinstance(part, Text):
         return {"text": part.text}
     if isinstance(part, Address):
-        raise cannot_take("messages", "a picture at an address")
+        raise cannot_take_part(part)
     source = {"bytes": b64encode(b64decode(part.data)).decode()}
     if part.kind == "image" and part.media_type in _PICTURES:
         return {"image": {"format": _PICTURES[part.media_type], "source": source}}
@@ -135,7 +136,7 @@ def _block(part: Part) -> Json:
         return {"audio": {"format": _SOUNDS[part.media_type], "source": source}}
     if part.kind == "file" and part.media_type in _DOCUMENTS:
         return {"document": {"format": _DOCUMENTS[part.media_type], "name": _name(part), "source": source}}
-    raise cannot_take("messages", f"{part.kind} of type {part.media_type}")
+    raise cannot_take_part(part)
 
 
 def _name(part: Inline) -> str:

@@ -24,10 +24,12 @@ from .conversation import (
     Tool,
     ToolCall,
     cannot_take,
+    cannot_take_part,
     choice_of,
     format_of,
     messages_of,
     most_tokens_of,
+    only_text,
     stops_of,
     tools_of,
 )
@@ -121,7 +123,7 @@ def request_body(body: Json) -> Json:
 
 def _message(message: Message) -> Json:
     if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
+        return {"role": "tool", "tool_call_id": message.call_id, "content": only_text(message)}
     is_text = all(isinstance(part, Text) for part in message.parts)
     content: Any = message.text if is_text else [_part(part) for part in message.parts]
     if not message.calls:
@@ -145,7 +147,7 @@ def _part(part: Part) -> Json:
 
 def _data_url(part: Inline) -> str:
     if part.kind != "image":
-        raise cannot_take("messages", f"{part.kind} of type {part.media_type}")
+        raise cannot_take_part(part)
     return f"data:{part.media_type};base64,{part.data}"
 
 

@@ -27,12 +27,13 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """Bytes that came with the request, still in base64. `kind`: what the caller said they are."""
+    """Bytes that came with the request, still in base64. `kind`: what the caller said they are; `spot`: where."""
 
     kind: Literal["image", "audio", "file"]
     media_type: str
     data: str
     name: str = ""
+    spot: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Address:
 
     url: str
     detail: str = ""
+    spot: str = "messages"
 
 
 Part = Text | Inline | Address
@@ -190,6 +192,19 @@ def cannot_take(spot: str, what: str) -> Unsupported:
     return Unsupported(f"{spot}: this provider does not take {what}.", param=spot, reached=False)
 
 
+def cannot_take_part(part: Inline | Address) -> Unsupported:
+    what = "pictures at an address" if isinstance(part, Address) else f"{part.kind} of type {part.media_type}"
+    return cannot_take(part.spot, what)
+
+
+def only_text(message: Message) -> str:
+    """Raises Unsupported where a message holds anything else."""
+    for part in message.parts:
+        if not isinstance(part, Text):
+            raise cannot_take_part(part)
+    return message.text
+
+
 def fault(message: str, param: str) -> ClientFault:
     return ClientFault(message, param=param, reached=False)
 
@@ -243,12 +258,12 @@ def _part(part: Any, spot: str) -> Part:
     inner = part.get(kind) if isinstance(kind, str) else None
     if kind == "input_audio" and isinstance(inner, dict):
         media_type = _AUDIO_TYPES.get(str(inner.get("format")), f"audio/{inner.get('format')}")
-        return Inline("audio", media_type, _checked(inner.get("data"), spot))
+        return Inline("audio", media_type, _checked(inner.get("data"), spot), spot=spot)
     if kind == "file" and isinstance(inner, dict):
         if inner.get("file_id"):
             raise cannot_take(spot, "a file by its id")
         media_type, data = parse_data_url(str(inner.get("file_data") or ""), f"{spot}.file.file_data")
-        return Inline("file", media_type, data, str(inner.get("filename") or ""))
+        return Inline("file", media_type, data, str(inner.get("filename") or ""), spot)
     if isinstance(kind, str):
         raise cannot_take(spot, f"a part of type {kind}")
     raise fault(f"`{spot}` must be a part with a type.", spot)
@@ -259,9 +274,9 @@ def _picture(image: Any, spot: str) -> Part:
     if not isinstance(url, str):
         raise fault(f"`{spot}.image_url` must have a url.", spot)
     if url.startswith(("http://", "https://")):
-        return Address(url, str(image.get("detail") or "") if isinstance(image, dict) else "")
+        return Address(url, str(image.get("detail") or "") if isinstance(image, dict) else "", spot)
     media_type, data = parse_data_url(url, f"{spot}.image_url.url")
-    return Inline("image", media_type, data)
+    return Inline("image", media_type, data, spot=spot)
 
 
 def _calls(raw: Json, spot: str) -> Iterator[ToolCall]:

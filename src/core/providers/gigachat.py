@@ -19,13 +19,13 @@ from ..stream import Decoder, Item
 from .answering import MessageWriter, StreamWriter, completion_of, usage_of
 from .conversation import (
     Message,
-    Text,
     ToolCall,
     cannot_take,
     choice_of,
     format_of,
     messages_of,
     most_tokens_of,
+    only_text,
     tools_of,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp, Token
@@ -134,18 +134,11 @@ def _messages(messages: list[Message]) -> Iterator[Json]:
     results = {message.call_id: message for message in messages if message.role == "tool"}
     for message in messages:
         if message.role == "user" or (message.role == "assistant" and not message.calls):
-            yield {"role": message.role, "content": _text(message)}
+            yield {"role": message.role, "content": only_text(message)}
         for at, call in enumerate(message.calls):
-            yield {**_call(call), "content": _text(message) if at == 0 else ""}
+            yield {**_call(call), "content": only_text(message) if at == 0 else ""}
             if (result := results.get(call.id)) is not None:
                 yield {"role": "function", "name": call.name, "content": _result(result)}
-
-
-def _text(message: Message) -> str:
-    for part in message.parts:
-        if not isinstance(part, Text):
-            raise cannot_take("messages", "anything but text")
-    return message.text
 
 
 def _call(call: ToolCall) -> Json:
@@ -157,7 +150,7 @@ def _call(call: ToolCall) -> Json:
 
 def _result(message: Message) -> str:
     """It must be JSON."""
-    text = _text(message)
+    text = only_text(message)
     return text if isinstance(read_json(text.encode()), dict) else orjson.dumps({"result": text}).decode()
 
 

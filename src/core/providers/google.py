@@ -22,6 +22,7 @@ from .conversation import (
     Tool,
     ToolCall,
     cannot_take,
+    cannot_take_part,
     choice_of,
     format_of,
     messages_of,
@@ -169,7 +170,7 @@ def _part(part: Part) -> Json:
     if isinstance(part, Text):
         return {"text": part.text}
     if isinstance(part, Address):
-        raise cannot_take("messages", "a picture at an address")
+        raise cannot_take_part(part)
     return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
 
 
