@@ -1,7 +1,7 @@
 """A gateway with a model of every row of the table of providers, at an upstream that speaks as each of them does."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +33,7 @@ REAL = {
         "https://api.arliai.com/v1/chat/completions",
     ),
     "github": ("openai/gpt-4.1", "openai/gpt-4.1", "https://models.github.ai/inference/chat/completions"),
+    "azure": ("gpt-4o-mini", "gpt-4o-mini", "https://acc-1.openai.azure.com/openai/v1/chat/completions"),
     "cloudflare": (
         "cf/meta/llama-3.1-8b-instruct",
         "@cf/meta/llama-3.1-8b-instruct",
@@ -86,6 +87,12 @@ def embedder(name: str) -> str:
 
 def key_of(name: str) -> str:
     return f"key-of-{name}-0123456789"
+
+
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """The key that a request was sent with, in the header that its provider wants."""
+    bearer = headers.get("authorization", "").removeprefix("Bearer ")
+    return headers.get("api-key") or bearer or None
 
 
 def base_path(row: Provider) -> str:

@@ -809,7 +809,7 @@ def test_the_example_takes_a_real_provider_in_when_its_key_is_there() -> None:
 
 
 def test_the_example_serves_every_model_when_all_its_keys_are_there() -> None:
-    loaded = example(**dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", EXAMPLE), "key-0123456789abcdef"))
+    loaded = example(**dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", EXAMPLE), "key:0123456789abcdef"))
     assert loaded.warnings == []
     assert [model.name for model in build_catalog(loaded).models] == [name for name, _ in WRITTEN]
 

@@ -37,6 +37,16 @@ HEADERS: dict[str, dict[str, str]] = {
         "x-ratelimit-limit-tokens": "8000",
         "x-ratelimit-remaining-tokens": "7000",
     },
+    "azure": {
+        "x-ratelimit-limit-requests": "120",
+        "x-ratelimit-limit-tokens": "120000",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-remaining-tokens": "119986",
+        "x-ratelimit-renewalperiod-requests": "60",
+        "x-ratelimit-renewalperiod-tokens": "60",
+        "x-ratelimit-reset-requests": "500",
+        "x-ratelimit-reset-tokens": "7",
+    },
     "huggingface": {
         "ratelimit": '"inference";r=0;t=55',
         "ratelimit-policy": '"fixed window";"inference";q=100;w=300',
@@ -107,6 +117,13 @@ MEANING: dict[str, tuple[list[ReportedLimit], float | None]] = {
     "github": (
         [ReportedLimit("requests", None, 50, 0, 38.0), ReportedLimit("tokens", None, 8000, 7000, None)],
         38.0,
+    ),
+    "azure": (
+        [
+            ReportedLimit("requests", "minute", 120, 0, 0.5),
+            ReportedLimit("tokens", "minute", 120000, 119986, 0.007),
+        ],
+        0.5,
     ),
     "huggingface": ([ReportedLimit("requests", None, 100, 0, 55.0)], 55.0),
     "mistral": ([ReportedLimit("tokens", "minute", 500000, 0, None)], None),

@@ -12,26 +12,29 @@ from core import sse
 from core.catalog import build_catalog
 from core.chat import Chat
 from core.config import load
-from core.providers import find_provider, quirks
+from core.errors import Unsupported
+from core.providers import TRANSLATED, find_provider, quirks
 from core.providers.dialect import Provider
 from core.providers.limit_headers import LimitHeaders
 from core.providers.openai import OpenAIDialect
 from core.providers.rows import ROWS
 from core.stream import Chunk, Done
-from tests.provider_samples import SAMPLES, STAMP, Samples, data_of, passed_on
+from tests.provider_samples import OF_TRANSLATED, SAMPLES, STAMP, Samples, passed_on
 from tests.running_gateway import configuration
 from tests.test_quirks import MENDS
+from tests.translation import PDF, PICTURE, SOUND, TOOL, outgoing, said_by
 
 FOLDER = Path(__file__).parents[1] / "docs"
 DOCUMENT = (FOLDER / "providers.md").read_text(encoding="utf-8")
 ADDING = (FOLDER / "add_a_provider.md").read_text(encoding="utf-8")
-NAMES = [row.name for row in ROWS]
+EVERY = {**SAMPLES, **OF_TRANSLATED}
+NAMES = list(EVERY)
 YES, NO = "yes", "–"  # noqa: RUF001 - a dash, as the document has it
 
 
 def table(heading: str) -> dict[str, dict[str, str]]:
     """The table below a heading: first cell of a line -> column -> cell."""
-    section = DOCUMENT.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    section = DOCUMENT.split(f"# {heading}\n", 1)[1].split("\n## ", 1)[0]
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")
     ]
@@ -54,8 +57,9 @@ def features(samples: Samples) -> dict[str, str]:
         "Vision": yes("vision" in row.capabilities),
         "JSON schema": yes("json_schema" in row.capabilities),
         "Reasoning": reasoning(samples),
-        "Embeddings": yes("embeddings" in kinds),
-        "Usage in a stream": "always" if has_usage(samples.got("stream")) else "when asked for",
+        "Embeddings": yes(row.embeddings is not None if row in TRANSLATED else "embeddings" in kinds),
+        "Usage in a stream": "always" if has_usage(samples, asked=False) else "when asked for",
+        "Limit headers": yes(bool(row.limit_headers)),
         "Needs a key": yes(row.needs_token),
     }
 
@@ -64,11 +68,44 @@ def reasoning(samples: Samples) -> str:
     """The samples' tests say that `reasoning_content` holds it; here only whether the provider had it there itself."""
     if "stream_reasoning" not in samples.kinds:
         return NO
-    return "mended" if samples.is_mended("stream_reasoning") else YES
+    return "mended" if samples.row in TRANSLATED or samples.is_mended("stream_reasoning") else YES
 
 
-def has_usage(stream: bytes) -> bool:
-    return any(chunk.get("usage") for chunk in data_of(stream))
+def has_usage(samples: Samples, *, asked: bool) -> bool:
+    """Whether the caller of a stream gets it."""
+    chat = Chat({"stream": True, "stream_options": {"include_usage": asked}}, 0)
+    decoder = samples.row.dialect.decoder(chat, STAMP)
+    items = [*decoder.feed(samples.sent(samples.asked(wants_usage=asked))), *decoder.close()]
+    return any(isinstance(item, Chunk) and item.body.get("usage") and not item.is_unasked for item in items)
+
+
+# What is asked for in a chat to see what becomes of it, by the column of the table.
+ASKED: dict[str, dict[str, Any]] = {
+    "Pictures": {"messages": [said_by(PICTURE)]},
+    "Sounds": {"messages": [said_by(SOUND)]},
+    "PDF": {"messages": [said_by(PDF)]},
+    "JSON mode": {"response_format": {"type": "json_object"}},
+    "`n`": {"n": 2},
+    "`stop`": {"stop": ["END"]},
+    "`seed`": {"seed": 7},
+    "Penalties": {"presence_penalty": 0.5, "frequency_penalty": 0.5},
+    "`logprobs`": {"logprobs": True},
+    "`reasoning_effort`": {"reasoning_effort": "low"},
+    "`parallel_tool_calls`": {"tools": [TOOL], "parallel_tool_calls": False},
+}
+
+
+def becomes(name: str, body: dict[str, Any]) -> str:
+    try:
+        return "dropped" if outgoing(name, body).dropped else YES
+    except Unsupported:
+        return "refused"
+
+
+@pytest.mark.parametrize("name", OF_TRANSLATED)
+def test_the_table_says_what_becomes_of_a_requests_parts_and_fields(name: str) -> None:
+    cells = {column: becomes(name, body) for column, body in ASKED.items()}
+    assert table("What becomes of a request")[name] == {"Provider": f"`{name}`", **cells}
 
 
 def limits(row: Provider) -> str:
@@ -81,13 +118,13 @@ def in_words(limit: LimitHeaders) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_feature_in_the_table_is_what_the_row_and_its_samples_say(name: str) -> None:
-    assert table("What each can do")[name] == {"Provider": f"`{name}`", **features(SAMPLES[name])}
+    assert table("What each can do")[name] == {"Provider": f"`{name}`", **features(EVERY[name])}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_usage_that_was_asked_for_comes(name: str) -> None:
     """`when asked for` is a promise, too."""
-    assert has_usage(SAMPLES[name].got(SAMPLES[name].asked(wants_usage=True)))
+    assert has_usage(EVERY[name], asked=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,9 +134,12 @@ def test_every_address_and_limit_in_the_table_is_the_rows(name: str) -> None:
     assert table("Where they are")[name] == expected
 
 
-@pytest.mark.parametrize("heading", ["What each can do", "Where they are"])
-def test_the_tables_list_every_provider_and_no_other(heading: str) -> None:
-    assert list(table(heading)) == NAMES
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [("What each can do", NAMES), ("Where they are", NAMES), ("What becomes of a request", list(OF_TRANSLATED))],
+)
+def test_the_tables_list_every_provider_and_no_other(heading: str, names: list[str]) -> None:
+    assert list(table(heading)) == names
 
 
 @pytest.mark.parametrize("name", MENDS)

@@ -190,7 +190,12 @@ def test_openais_own_chunks_and_answers_pass_every_mend_untouched(name: str, wan
 
 @pytest.mark.parametrize("name", MENDS)
 def test_every_mend_has_a_row_in_a_table_or_a_story_of_its_own(name: str) -> None:
-    stories = {quirks.finish_twice, quirks.usage_in_x_groq, quirks.usage_in_every_chunk}
+    stories = {
+        quirks.filters_without_name,
+        quirks.finish_twice,
+        quirks.usage_in_every_chunk,
+        quirks.usage_in_x_groq,
+    }
     assert MENDS[name] in stories | {mend for mend, _, _ in TABLE}
 
 
@@ -330,6 +335,37 @@ def test_usage_in_every_chunk_gives_way_to_a_chunk_that_has_nothing_else() -> No
     assert play(quirks.usage_in_every_chunk, [counted(1), own], notes) == [True, False]
     assert notes.usage_chunk is None
     assert own["usage"] == {"completion_tokens": 3}
+
+
+NAMELESS = {"id": "", "object": "", "created": 0, "model": ""}
+NAMED = {"id": "c1", "object": "chat.completion.chunk", "created": 5, "model": "m"}
+FILTERS = [{"prompt_index": 0, "content_filter_results": {}}]
+
+
+def test_filter_results_get_the_name_of_the_chunks_around_them() -> None:
+    first: Json = {**NAMELESS, "choices": [], "prompt_filter_results": FILTERS}
+    bodies = [first, {**NAMED, **delta(role="assistant")}, {**NAMED, **finish("stop")}, {**NAMELESS, **finish(None)}]
+    assert play(quirks.filters_without_name, bodies) == [True, True, False, True]
+    assert bodies == [
+        {},
+        {**NAMED, **delta(role="assistant"), "prompt_filter_results": FILTERS},
+        {**NAMED, **finish("stop")},
+        {**NAMED, **finish(None)},
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**NAMELESS, "choices": [], "usage": USAGE},
+        {**NAMELESS, **delta(content="a"), "prompt_filter_results": FILTERS},
+        {"choices": [], "prompt_filter_results": FILTERS},
+    ],
+)
+def test_what_is_more_than_filter_results_is_kept_though_nothing_has_a_name(body: Json) -> None:
+    before = copy.deepcopy(body)
+    assert play(quirks.filters_without_name, [body]) == [False]
+    assert body == before
 
 
 # --- Requests

@@ -104,7 +104,7 @@ async def test_tool_calls_in_a_stream_that_the_package_puts_together(rig: Rig, n
 
 
 @IN_ONE_LOOP
-@EVERY
+@pytest.mark.parametrize("name", [name for name, one in OF_TRANSLATED.items() if "answer_reasoning" in one.kinds])
 async def test_reasoning(rig: Rig, name: str) -> None:
     rig.plays(name, "answer_reasoning")
     answer = await rig.sdk.chat.completions.create(model=name, messages=ASKED)

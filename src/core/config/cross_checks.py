@@ -47,7 +47,9 @@ def dialect_of(config: Config, model: ModelEntry) -> str:
 
 def row_of(config: Config, model: ModelEntry) -> Provider:
     """The row of the table of providers by which a model is asked."""
-    return find_provider(dialect_of(config, model))
+    entry = config.providers.get(model.provider)
+    addresses = [address for one in (model, entry) if one for address in (one.url, one.base_url) if address]
+    return find_provider(dialect_of(config, model), next(iter(addresses), ""))
 
 
 def _keys(config: Config, names: set[str], categories: list[str]) -> Iterator[Problem]:

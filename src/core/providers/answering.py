@@ -93,7 +93,7 @@ class StreamWriter:
 
     def usage(self, usage: Json) -> Chunk:
         """At the very end, and once."""
-        return Chunk({**self._head(), "choices": [], "usage": usage}, is_unasked=not self.wants_usage)
+        return Chunk({**self.head(), "choices": [], "usage": usage}, is_unasked=not self.wants_usage)
 
     def _with_role(self, delta: Json, index: int) -> Json:
         said = self._choices.setdefault(index, _Said())
@@ -104,9 +104,9 @@ class StreamWriter:
 
     def _chunk(self, delta: Json, index: int, finish: str | None) -> Chunk:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return Chunk({**self._head(), "choices": [choice]})
+        return Chunk({**self.head(), "choices": [choice]})
 
-    def _head(self) -> Json:
+    def head(self) -> Json:
         head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
         return {**head, **self.extra}
 

@@ -17,13 +17,17 @@ _PARAMETER = re.compile(r";\s*([a-z]+)=(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class LimitHeaders:
-    """Names of the headers of one limit; `window` None where the provider does not say over which time it counts."""
+    """Names of the headers of one limit; `window` None where the provider does not say over which time it counts.
+
+    `reset_unit`: of a reset that is a bare number and no seconds.
+    """
 
     what: What
     window: Window | None
     limit: str
     remaining: str
     reset: str = ""
+    reset_unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ def read_limits(rows: Iterable[LimitHeaders], headers: Mapping[str, str], now: f
     for row in rows:
         remaining = _whole(_value(headers, row.remaining, "r"))
         if remaining is not None:
-            limit, reset = _whole(_value(headers, row.limit, "q")), parse_wait(_value(headers, row.reset, "t"), now)
+            limit = _whole(_value(headers, row.limit, "q"))
+            reset = parse_wait(_value(headers, row.reset, "t") + row.reset_unit, now)
             found.append(ReportedLimit(row.what, row.window, limit, remaining, reset))
     return found
 
@@ -53,14 +58,14 @@ def wait_for_room(limits: Iterable[ReportedLimit]) -> float | None:
     return max((limit.reset_s for limit in limits if limit.remaining <= 0 and limit.reset_s is not None), default=None)
 
 
-def standard(requests: Window | None, tokens: Window | None) -> tuple[LimitHeaders, ...]:
+def standard(requests: Window | None, tokens: Window | None, *, reset_unit: str = "") -> tuple[LimitHeaders, ...]:
     """OpenAI's own header names, over the windows that a provider means by them."""
-    return (_standard("requests", requests), _standard("tokens", tokens))
+    return (_standard("requests", requests, reset_unit), _standard("tokens", tokens, reset_unit))
 
 
-def _standard(what: What, window: Window | None) -> LimitHeaders:
+def _standard(what: What, window: Window | None, reset_unit: str) -> LimitHeaders:
     limit, remaining, reset = (f"x-ratelimit-{part}-{what}" for part in ("limit", "remaining", "reset"))
-    return LimitHeaders(what, window, limit, remaining, reset)
+    return LimitHeaders(what, window, limit, remaining, reset, reset_unit)
 
 
 # IETF's draft: both numbers in one header, the limit in another.

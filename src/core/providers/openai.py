@@ -33,11 +33,7 @@ class OpenAIDialect:
         body = {**chat.body, "model": endpoint.upstream_model}
         if self.mend_request is not None:
             body = self.mend_request(body)
-        return Outgoing(
-            HttpRequest(
-                endpoint.url, headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint)), orjson.dumps(body)
-            )
-        )
+        return Outgoing(self._post(endpoint, body, is_stream=chat.stream))
 
     def decoder(self, chat: Chat, stamp: Stamp) -> "OpenAIDecoder":  # noqa: ARG002 - it has a name of its own
         return OpenAIDecoder(self, Notes(wants_usage=chat.wants_usage))
@@ -49,11 +45,21 @@ class OpenAIDialect:
         return Completion(answer.body, orjson.dumps(answer.body))
 
     def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest:
-        body = {**embedding.body, "model": endpoint.upstream_model}
-        return HttpRequest(endpoint.url, headers_of(endpoint, is_stream=False, **bearer(endpoint)), orjson.dumps(body))
+        return self._post(endpoint, {**embedding.body, "model": endpoint.upstream_model}, is_stream=False)
 
     def embedding(self, raw: bytes) -> Completion | UpstreamError:
         return self._answer(raw, "data")
+
+    def address(self, endpoint: Endpoint) -> str:
+        return endpoint.url
+
+    def credentials(self, endpoint: Endpoint) -> dict[str, str]:
+        """The header that has our key, its name with `_` for `-`."""
+        return bearer(endpoint)
+
+    def _post(self, endpoint: Endpoint, body: dict[str, Any], *, is_stream: bool) -> HttpRequest:
+        headers = headers_of(endpoint, is_stream=is_stream, **self.credentials(endpoint))
+        return HttpRequest(self.address(endpoint), headers, orjson.dumps(body))
 
     def _answer(self, raw: bytes, content: str) -> Completion | UpstreamError:
         """A body as it came, if it is JSON, holds no error and something in the list `content`."""
@@ -111,7 +117,8 @@ class OpenAIDecoder:
         error = body if event.name == "error" else error_inside(body)
         if error is not None:
             return self._dialect.judge(report_of(error))
-        return Chunk(body, None if self._dialect.mend(body, self._notes) else data)
+        raw = None if self._dialect.mend(body, self._notes) else data
+        return Chunk(body, raw, is_unasked=not body)  # a mend may have taken all of it
 
     def _held_usage(self) -> list[Item]:
         body, self._notes.usage_chunk = self._notes.usage_chunk, None

@@ -24,6 +24,8 @@ class Notes:
     called: set[int] = field(default_factory=set)
     call_ids: dict[int, list[str]] = field(default_factory=dict)  # of each choice, in order
     usage_chunk: Json | None = None  # held back until the end
+    name: Json = field(default_factory=dict)  # id, model and so on, as the first chunk that has them
+    prompt_filters: Any = None  # held back until that chunk
 
 
 Mend = Callable[[Json, Notes], bool]
@@ -192,6 +194,32 @@ def no_choices(body: Json, notes: Notes) -> bool:  # noqa: ARG001
     if isinstance(body.get("choices"), list):
         return False
     body["choices"] = []
+    return True
+
+
+_NAME = ("id", "object", "created", "model")
+
+
+def filters_without_name(body: Json, notes: Notes) -> bool:
+    """Filter results come in chunks whose `id` and `model` are empty (Azure, GitHub).
+
+    Those of the prompt come first of all, and go into the first chunk that has a name; later ones get that name.
+    """
+    if body.get("id"):
+        notes.name = notes.name or {key: body[key] for key in _NAME if key in body}
+        held, notes.prompt_filters = notes.prompt_filters, None
+        if held:
+            body["prompt_filter_results"] = held
+        return bool(held)
+    if body.get("id") != "":
+        return False
+    if notes.name:
+        body |= notes.name
+    elif "prompt_filter_results" in body and not _choices(body):
+        notes.prompt_filters = body["prompt_filter_results"]
+        body.clear()
+    else:
+        return False
     return True
 
 

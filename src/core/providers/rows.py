@@ -6,6 +6,7 @@ was not seen in either. A capability that only some models of a provider have is
 """
 
 from . import quirks
+from .azure import AZURE
 from .dialect import Provider
 from .limit_headers import DRAFT, LimitHeaders, standard
 from .openai import OpenAIDialect
@@ -47,40 +48,44 @@ ARLIAI = Provider(
 
 GITHUB = Provider(
     name="github",
-    dialect=OpenAIDialect(mends=(quirks.no_choices, quirks.no_delta), codes={"RateLimitReached": 429}),
+    dialect=OpenAIDialect(
+        mends=(quirks.no_choices, quirks.no_delta, quirks.filters_without_name), codes={"RateLimitReached": 429}
+    ),
     base_url="https://models.github.ai/inference",
     models_url="https://models.github.ai/catalog/models",
     capabilities=_ALL,
     limit_headers=standard(None, None),  # (m)
 )
 
+CLOUDFLARE_OPENAI = OpenAIDialect(
+    mends=(
+        quirks.no_choices,
+        quirks.index_of_choice,
+        quirks.index_of_call,
+        quirks.numeric_content,
+        quirks.arguments_as_object,
+        quirks.finish_of_calls,
+        quirks.finish_twice,
+    ),
+    codes={
+        "3036": 402,  # the day's free neurons are used up, until 00:00 UTC
+        "4006": 402,
+        "3040": 429,  # out of capacity, for seconds
+        "3007": 408,
+        "3008": 408,
+        "3006": 413,
+        "5007": 404,
+        "3042": 404,
+        "5018": 403,
+        "5016": 403,
+        "3023": 403,
+        "3041": 403,
+    },
+)
+
 CLOUDFLARE = Provider(
     name="cloudflare",
-    dialect=OpenAIDialect(
-        mends=(
-            quirks.no_choices,
-            quirks.index_of_choice,
-            quirks.index_of_call,
-            quirks.numeric_content,
-            quirks.arguments_as_object,
-            quirks.finish_of_calls,
-            quirks.finish_twice,
-        ),
-        codes={
-            "3036": 402,  # the day's free neurons are used up, until 00:00 UTC
-            "4006": 402,
-            "3040": 429,  # out of capacity, for seconds
-            "3007": 408,
-            "3008": 408,
-            "3006": 413,
-            "5007": 404,
-            "3042": 404,
-            "5018": 403,
-            "5016": 403,
-            "3023": 403,
-            "3041": 403,
-        },
-    ),
+    dialect=CLOUDFLARE_OPENAI,
     base_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai/v1",
     models_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai/models/search",
     model_prefix="@",
@@ -241,6 +246,7 @@ ROWS = (
     GROQ,
     ARLIAI,
     GITHUB,
+    AZURE,
     CLOUDFLARE,
     HUGGINGFACE,
     MISTRAL,
