@@ -1,27 +1,33 @@
 """When the shared store fails: each scope is counted here or refuses, nothing is a 500, and it comes back by itself."""
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from core.admission import Outcome, Refusal, Reservation, Scope
-from core.breaker import Breaker
+from core.breaker import Breaker, cool
 from core.limits import Cost, Limit
 from core.plan import Image, Plan
 from core.store.fallback import FAILURES, PAUSE_S, FallbackStore
 from core.store.memory import MemoryStore
+from core.store.owing import OwingStore
 from core.store.port import StoreBusy, StoreError, StoreMisconfigured
+from core.throttle import Throttle
 from tests.dynamodb_endpoint import fresh_table
-from tests.fake_upstream import FakeUpstream
+from tests.fake_upstream import Exchange, FakeUpstream, answers_json, completion
 from tests.proxy import Act, Proxy
 from tests.running_gateway import RunningGateway, model, running
 
 NOW = 1_795_428_930_000
 SCOPE = Scope("m#a", (Limit("requests", "minute", 10),), breaker=Breaker(1, 15_000, 600_000))
 DENIES = replace(SCOPE, key="m#strict", denies_without_store=True)
+LEASED = Scope("m#leased", SCOPE.limits, throttle=Throttle(max_in_flight=1))
 
 
 class ShakyStore(MemoryStore):
@@ -146,11 +152,56 @@ async def test_what_was_counted_here_is_settled_here() -> None:
 
 async def test_a_write_that_is_lost_is_told_and_harms_nobody() -> None:
     case = Case()
+    owing = OwingStore(case.store, tell=case.told.append)
     reservation = await case.ask()
     assert isinstance(reservation, Reservation)
     case.shared.error = BROKEN
-    await case.store.finish(reservation, Outcome(is_refund=True), now_ms=NOW)
-    assert case.told == ["lost"]
+    await owing.finish(reservation, Outcome(is_refund=True), now_ms=NOW)
+    await owing.write(SCOPE.key, cool(NOW + 1))
+    assert case.told == ["lost", "lost"]
+
+
+@pytest.mark.parametrize("scope", [LEASED, SCOPE], ids=["a lease", "a probe"])
+async def test_what_could_not_be_given_back_is_given_back_when_the_store_answers_again(scope: Scope) -> None:
+    shaky = ShakyStore()
+    owing = OwingStore(shaky, tell=lambda _: None)
+    opened = NOW - 600_001
+    await shaky.write(SCOPE.key, Plan(set={"f": 1, "u": opened, "l": opened}))
+    held = await owing.reserve(scope, Cost(), now_ms=NOW, call_id="held")
+    assert isinstance(held, Reservation)
+    shaky.error = BROKEN
+    await owing.finish(held, Outcome(verdict=True, is_refund=True), now_ms=NOW)
+    with pytest.raises(StoreError):
+        await owing.reserve(scope, Cost(), now_ms=NOW, call_id="meanwhile")
+    shaky.error = None
+    assert isinstance(await owing.reserve(scope, Cost(), now_ms=NOW, call_id="first"), Refusal)
+    [image] = (await shaky.snapshot([scope.key])).values()
+    assert not {"q", "p"} & image.keys()
+    assert [image[name] for name in image if name.startswith("rm")] == [1], "what was counted stays counted"
+    assert isinstance(await owing.reserve(scope, Cost(), now_ms=NOW, call_id="second"), Reservation)
+
+
+async def test_an_answer_is_given_though_the_store_dies_before_it_hears_of_it(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.db"
+
+    async def holds_the_file(exchange: Exchange) -> None:
+        file.execute("BEGIN EXCLUSIVE")
+        await answers_json(completion())(exchange)
+
+    upstream.script = holds_the_file
+    state = {"store": "sqlite", "path": str(path), "timeout_ms": 50}
+    async with running(model(upstream.url, max_in_flight=1, requests_per_day=9), state=state) as gateway:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+            assert (await gateway.chat()).status_code == 200
+            refused = await gateway.chat()
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+            file.execute("ROLLBACK")
+        upstream.script = answers_json(completion())
+        assert (await gateway.chat()).status_code == 200, "its lease is free again"
+        assert gateway.telemetry.store_events == ["lost"]
+        assert await gateway.used("m#m1", "rd") == 2
 
 
 async def test_a_throttled_key_is_busy_and_not_a_failure() -> None:
@@ -214,7 +265,9 @@ async def test_a_store_that_dies_is_never_a_500_and_is_used_again_when_it_is_bac
         assert denied.json()["error"]["code"] == "store_unavailable"
         assert "degraded" in gateway.telemetry.store_events
         await proxy.come_back()
-        (store,) = gateway.app._stores.values()
+        (owing,) = gateway.app._stores.values()
+        assert isinstance(owing, OwingStore)
+        store = owing._store
         assert isinstance(store, FallbackStore)
         store._ask_again_at = 0.0  # as if the five seconds were over
         assert await statuses(gateway, "strict", 2) == [200] * 2

@@ -23,9 +23,14 @@ def make_store(state: State) -> StateStore:
 
 def make_serving_store(state: State, tell: Callable[[str], None]) -> StateStore:
     """The same for serving: one that can be out of reach is counted for meanwhile, and `tell` hears how it fares."""
-    if state.store != "dynamodb":
+    if state.store == "memory":
         return make_store(state)
+    from .owing import OwingStore
+
+    if state.store != "dynamodb":
+        return OwingStore(make_store(state), tell=tell)
     from .dynamodb import DynamoDbStore
     from .fallback import FallbackStore
 
-    return FallbackStore(DynamoDbStore(state), expected_instances=state.expected_instances, tell=tell)
+    far = FallbackStore(DynamoDbStore(state), expected_instances=state.expected_instances, tell=tell)
+    return OwingStore(far, tell=tell)

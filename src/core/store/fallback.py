@@ -80,27 +80,21 @@ class FallbackStore:
         )
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
-        """What cannot be written is lost: counters stay too high for a window, which is the safe side."""
+        """Raises StoreError when the store was to be told and could not be."""
         if reservation.call_id in self._calls_counted_here:
             self._calls_counted_here.discard(reservation.call_id)
             if self._local is not None:
                 await self._local.finish(reservation, outcome, now_ms=now_ms)
             return
-        await self._try(lambda: self._store.finish(reservation, outcome, now_ms=now_ms))
+        await self._reach(lambda: self._store.finish(reservation, outcome, now_ms=now_ms))
 
     async def write(self, key: str, *plans: Plan) -> None:
         if self._local is not None:
             await self._local.write(key, *plans)
-        await self._try(lambda: self._store.write(key, *plans))
+        await self._reach(lambda: self._store.write(key, *plans))
 
     async def aclose(self) -> None:
         await self._store.aclose()
-
-    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await self._reach(work)
-        except StoreError:
-            self._tell("lost")
 
     async def _reach(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Raises StoreError without asking while the store is left alone."""
