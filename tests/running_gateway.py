@@ -52,6 +52,7 @@ class Recorder:
     refusals: list[Refusal] = field(default_factory=list)
     open_streams: int = 0
     store_events: list[str] = field(default_factory=list)
+    openings: list[str] = field(default_factory=list)
 
     def request_done(self, record: Record) -> None:
         self.records.append(record)
@@ -67,6 +68,9 @@ class Recorder:
 
     def refused(self, record: Record, refusal: Refusal) -> None:
         self.refusals.append(refusal)
+
+    def breaker_opened(self, record: Record, model: str) -> None:
+        self.openings.append(model)
 
     def store_fared(self, how: str) -> None:
         self.store_events.append(how)

@@ -111,6 +111,8 @@ async def test_everything_that_happened_is_counted(home: Path) -> None:
         for name, rule in (("limited", "requests_per_day"), ("broken", "breaker"), ("busy", "cooldown"))
     ]
     assert refusals == [2, 1, 1]
+    openings = [found("breaker_openings_total", model=f"demo/{name}") for name in ("quick", "broken", "busy")]
+    assert openings == [0, 1, 0]
 
     assert found("tokens_total", model="demo/quick", kind="completion") == 9  # three words each
     assert found("tokens_total", model="demo/quick", kind="prompt") > 9

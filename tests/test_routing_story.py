@@ -590,10 +590,12 @@ async def test_failing_model_is_skipped_by_everyone_and_comes_back_by_one_probe(
         assert (by_name.status_code, by_name.headers["retry-after"]) == (503, "60")
         assert what_failed(by_name) == [("a", "breaker", None)]
         assert asked(upstream).count("a") == 1
+        assert gateway.telemetry.openings == ["a"]
 
         clock.advance(60)
         answers = await asyncio.gather(*(gateway.chat(model="SMALL") for _ in range(10)))
         assert asked(upstream).count("a") == 2, "one probe, which failed"
+        assert gateway.telemetry.openings == ["a", "a"]
         assert {answer.headers["x-sluice-model"] for answer in answers} == {"b"}
 
         upstream.script = by_model()
@@ -740,6 +742,7 @@ async def test_failure_in_mid_stream_counts_for_the_breaker(upstream: FakeUpstre
     async with serving(*models, clock=clock) as gateway:
         broken = await gateway.chat(model="SMALL", stream=True)
         record = await gateway.next_record()
+        assert gateway.telemetry.openings == ["a"]
         assert await answered_by(gateway, stream=True) == "b"
         assert await gateway.used("m#a", "tm") > 512  # it did work; nobody said how much
     assert broken.headers["x-sluice-model"] == "a"
@@ -864,6 +867,7 @@ async def test_in_a_category_the_same_is_asked_again_only_when_no_other_has_room
         first = await gateway.chat(model="SMALL")
         clock.advance(1)
         second = await gateway.chat(model="SMALL")
+    assert gateway.telemetry.openings == []
     assert (first.headers["x-sluice-model"], first.headers["x-sluice-attempts"]) == ("b", "2")
     assert (second.headers["x-sluice-model"], second.headers["x-sluice-attempts"]) == ("a", "2")
     assert asked(upstream) == ["a", "b", "a", "a"]

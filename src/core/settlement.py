@@ -49,7 +49,7 @@ class Settlement:
         elif self._may_park(error, grant, call):
             call.parked = (grant, error)
         else:
-            await self._settle_failure(error, grant)
+            await self._settle_failure(error, grant, call)
 
     async def not_asked_again(self, error: UpstreamError, model: Model) -> None:
         """It was to be asked again, and there was no room or no time: its failure is final after all."""
@@ -60,7 +60,7 @@ class Settlement:
         """Somebody else answers, or nobody: the failure is final now."""
         if call.parked is not None:
             (grant, error), call.parked = call.parked, None
-            await self._settle_failure(error, grant)
+            await self._settle_failure(error, grant, call)
 
     async def answered(
         self, call: Call, grant: Grant, usage: Any, outcome: Outcome, reported: Sequence[ReportedLimit]
@@ -77,6 +77,7 @@ class Settlement:
         if leg.failure is not None:
             call.record.error = leg.failure.code or leg.failure.kind
             outcome = outcome_of(leg.failure, model, now_ms=self._ledger.now_ms())
+            self._note_breaker(outcome, leg.grant, call)
         elif leg.came_to != LEFT:
             call.record.error = None if leg.came_to == "ok" else StreamNotRecovered.code
         await self.answered(call, leg.grant, leg.stream.progress.usage, outcome, leg.stream.reported)
@@ -93,10 +94,17 @@ class Settlement:
         again = pause_when_alone(error, random=random.random)
         return call.may_park and not call.by_name and not grant.is_probe and again is not None
 
-    async def _settle_failure(self, error: UpstreamError, grant: Grant) -> None:
-        model, now_ms = grant.model, self._ledger.now_ms()
-        await self._ledger.settle(grant, outcome_of(error, model, now_ms=now_ms))
-        await self._cool_account(error, model)
+    async def _settle_failure(self, error: UpstreamError, grant: Grant, call: Call) -> None:
+        outcome = outcome_of(error, grant.model, now_ms=self._ledger.now_ms())
+        self._note_breaker(outcome, grant, call)
+        await self._ledger.settle(grant, outcome)
+        await self._cool_account(error, grant.model)
+
+    def _note_breaker(self, outcome: Outcome, grant: Grant, call: Call) -> None:
+        """By what was known when the call was admitted: of two failures at once both may tell of it."""
+        seen = grant.reservations[0].failures_seen + 1
+        if outcome.verdict is False and (grant.is_probe or seen >= grant.model.breaker.failures):
+            self._telemetry.breaker_opened(call.record, grant.model.name)
 
     async def _cool_account(self, error: UpstreamError, model: Model) -> None:
         """What was said of the account holds for all its models."""

@@ -77,6 +77,10 @@ class Telemetry(Protocol):
         """A scope had no room."""
         ...
 
+    def breaker_opened(self, record: Record, model: str) -> None:
+        """The model is left alone for a while: it has failed too often."""
+        ...
+
     def store_fared(self, how: str) -> None:
         """A shared store was out of reach: `degraded`, `denied`, `busy`, `lost` (a write), or is `back`."""
         ...

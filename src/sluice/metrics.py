@@ -57,6 +57,7 @@ class Metrics:
         self._tokens = Counter("sluice_tokens", "Tokens that providers reported.", ["model", "kind"], registry=own)
         self._attempts = Counter("sluice_attempts", "Calls to providers.", ["model", "outcome"], registry=own)
         self._refusals = Counter("sluice_refusals", "Candidates without room.", ["scope", "rule"], registry=own)
+        self._openings = Counter("sluice_breaker_openings", "Breakers that opened.", ["model"], registry=own)
         self._store = Counter("sluice_store", "Operations on a store that was out of reach.", ["how"], registry=own)
         self._first_token = Histogram(
             "sluice_first_token_seconds", "Time to the first token.", ["model"], buckets=_SECONDS, registry=own
@@ -92,6 +93,9 @@ class Metrics:
     def refused(self, record: Record, refusal: Refusal) -> None:  # noqa: ARG002
         for reason in refusal.reasons:
             self._of(self._refusals, refusal.scope.key, reason.rule).inc()
+
+    def breaker_opened(self, record: Record, model: str) -> None:  # noqa: ARG002
+        self._openings.labels(model).inc()
 
     def store_fared(self, how: str) -> None:
         self._of(self._store, how).inc()

@@ -28,6 +28,10 @@ class Told:
         for listener in self._listeners:
             listener.refused(record, refusal)
 
+    def breaker_opened(self, record: Record, model: str) -> None:
+        for listener in self._listeners:
+            listener.breaker_opened(record, model)
+
     def store_fared(self, how: str) -> None:
         for listener in self._listeners:
             listener.store_fared(how)
