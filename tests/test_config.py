@@ -689,6 +689,33 @@ def test_where_a_token_comes_from_is_known_by_the_place_of_its_entry() -> None:
     assert sources[("auth", "keys", 1, "token")] == "$A, $B"
 
 
+def test_a_reference_is_what_the_door_finds_for_it_and_all_are_asked_for_at_once() -> None:
+    asked: list[frozenset[str]] = []
+
+    def look_up(references: frozenset[str]) -> dict[str, str]:
+        asked.append(references)
+        return {"ssm:/acme": "canary-acme", "secretsmanager:openai": "5"}
+
+    models = """\
+models:
+  - {name: a, provider: acme, base_url: "https://acme.example", token: &key "ssm:/acme"}
+  - {name: b, provider: openai, token: "${KEY}"}
+  - {name: c, provider: acme, base_url: "https://acme.example", token: *key}
+  - {name: d, provider: openai, token: "not ssm:/acme"}
+"""
+    loaded = load(HEAD + models, name="config.yaml", env={"KEY": "secretsmanager:openai"}, look_up=look_up)
+    assert [entry.token for entry in loaded.config.models] == ["canary-acme", "5", "canary-acme", "not ssm:/acme"]
+    assert asked == [{"ssm:/acme", "secretsmanager:openai"}]
+    origins = {path[1]: origin for path, origin in loaded.key_sources.items()}
+    assert origins == {0: "ssm:/acme", 1: "secretsmanager:openai", 2: "ssm:/acme"}
+
+
+def test_a_reference_to_what_cannot_be_read_is_a_problem_in_its_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(HEAD + M1 + "    token: ssm:/none\n", name="config.yaml", env={}, look_up=lambda _: {})
+    assert caught.value.problems == ["config.yaml:5: models[0].token: ssm:/none cannot be read"]
+
+
 def test_without_auth_there_is_one_key_from_the_environment() -> None:
     loaded = good(M1, AUTH_TOKEN="0123456789abcdef")
     (key,) = loaded.config.auth.keys

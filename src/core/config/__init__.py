@@ -2,5 +2,6 @@
 
 from .load import ConfigError, Loaded, load
 from .schema import Config, KeyEntry, ModelEntry, ProviderEntry
+from .source import LookUp
 
-__all__ = ["Config", "ConfigError", "KeyEntry", "Loaded", "ModelEntry", "ProviderEntry", "load"]
+__all__ = ["Config", "ConfigError", "KeyEntry", "Loaded", "LookUp", "ModelEntry", "ProviderEntry", "load"]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from .cross_checks import Written, problems_between
 from .schema import Auth, Block, Config, KeyEntry, ModelEntry, ProviderEntry, Server, State
-from .source import Path, Problem, Source, read_source
+from .source import LookUp, Path, Problem, Source, read_source
 from .words import did_you_mean, in_words, problems_of
 
 _Block = TypeVar("_Block", bound=Block)
@@ -27,16 +27,16 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`key_sources`: path of a token in `config` -> `$NAME` that it comes from; one that is written out is absent."""
+    """`key_sources`: path of a token in `config` -> `$NAME` or reference it comes from; absent: it is written out."""
 
     config: Config
     warnings: list[str] = field(default_factory=list)
     key_sources: Mapping[Path, str] = field(default_factory=dict)
 
 
-def load(text: str, *, name: str, env: Mapping[str, str]) -> Loaded:
-    """`name` stands before the line in messages. Raises ConfigError."""
-    source = read_source(text, env)
+def load(text: str, *, name: str, env: Mapping[str, str], look_up: LookUp | None = None) -> Loaded:
+    """`name` stands before the line in messages. `look_up`: what references stand for. Raises ConfigError."""
+    source = read_source(text, env, look_up)
     judge = _Judge(source)
     config = judge.read(source.data, env.get("AUTH_TOKEN")) if source.is_yaml else None
     if config is None or judge.problems:
@@ -80,9 +80,9 @@ class _Judge:
             (*parent, place): (*parent, i) for parent, places in self._places.items() for i, place in enumerate(places)
         }
         sources = {}
-        for path, names in self._source.variables.items():
+        for path, origins in self._source.origins.items():
             entry = path[:-1]
-            sources[(*here.get(entry, entry), path[-1])] = ", ".join(f"${name}" for name in names)
+            sources[(*here.get(entry, entry), path[-1])] = ", ".join(origins)
         return sources
 
     def _block(self, schema: type[_Block], path: Path, value: Any) -> _Block | None:
@@ -97,7 +97,7 @@ class _Judge:
         if "auth" not in data:
             if not auth_token:
                 self.problems.append(Problem(("auth",), "is missing and AUTH_TOKEN is not set: callers need a key"))
-            self._source.variables[("auth", "keys", 0, "token")] = ("AUTH_TOKEN",)
+            self._source.origins[("auth", "keys", 0, "token")] = ("$AUTH_TOKEN",)
             data = {"auth": {"keys": [{"name": "default", "token": auth_token or "no key at all, but reported"}]}}
         auth = data["auth"]
         entries = auth.get("keys") if isinstance(auth, dict) else None
@@ -157,7 +157,7 @@ class _Judge:
     def _leave_out(self, path: Path, warning: str = "") -> None:
         if warning:
             self.warnings.append((self._source.line_of(path), warning))
-        notes: tuple[dict[Path, Any], ...] = (self._source.unset, self._source.variables)
+        notes: tuple[dict[Path, Any], ...] = (self._source.unset, self._source.origins)
         for paths in notes:
             for inner in [inner for inner in paths if inner[: len(path)] == path]:
                 del paths[inner]

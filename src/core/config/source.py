@@ -1,9 +1,10 @@
 """YAML text to plain values, with what the plain values lose: the line of every path, variables that are not set,
-keys that stand twice. `${NAME}` and `${NAME:-default}` are filled in here; `$${` is a plain `${`.
+keys that stand twice. `${NAME}` and `${NAME:-default}` are filled in here; `$${` is a plain `${`. A value that is a
+reference, `ssm:/name` or `secretsmanager:name`, is what the door looks up for it, where it can.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,10 @@ import yaml
 from .schema import NO_SUCH_VALUE, EnvText
 
 Path = tuple[str | int, ...]
+LookUp = Callable[[frozenset[str]], Mapping[str, str]]
+"""References to what they stand for; one that cannot be read is left out."""
+
+_REFERENCE = re.compile(r"(ssm|secretsmanager):\S+")
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}")
 
 
@@ -23,12 +28,12 @@ class Problem:
 
 @dataclass(slots=True)
 class Source:
-    """`variables` maps the path of a value to the variables it is made of, `unset` to the one that has no value."""
+    """`origins`: path of a value -> what it is made of, `$NAME` or a reference; `unset`: -> what has no value."""
 
     data: Any = None
     is_yaml: bool = True
     problems: list[Problem] = field(default_factory=list)
-    variables: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    origins: dict[Path, tuple[str, ...]] = field(default_factory=dict)
     unset: dict[Path, str] = field(default_factory=dict)
     lines: dict[Path, int] = field(default_factory=dict)
 
@@ -39,7 +44,7 @@ class Source:
         return self.lines.get(path, 1)
 
 
-def read_source(text: str, env: Mapping[str, str]) -> Source:
+def read_source(text: str, env: Mapping[str, str], look_up: LookUp | None = None) -> Source:
     source = Source()
     try:
         node = yaml.compose(text, Loader=_LOADER)
@@ -49,6 +54,8 @@ def read_source(text: str, env: Mapping[str, str]) -> Source:
                 _note_variables(scalar.value, path, env, source)
             for scalar in {id(scalar): scalar for _, scalar in scalars}.values():  # each once: `$${` stays `${`
                 _fill_in(scalar, env)
+            if look_up is not None:
+                _follow(scalars, look_up, source)
             source.data = _construct(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -143,10 +150,24 @@ def _merged(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
 def _note_variables(text: str, path: Path, env: Mapping[str, str], source: Source) -> None:
     used = [match for match in _VARIABLE.finditer(text) if match["name"]]
     if used:
-        source.variables[path] = tuple(match["name"] for match in used)
+        source.origins[path] = tuple(f"${match['name']}" for match in used)
     for match in used:
         if match["default"] is None and not env.get(match["name"]):
             source.unset[path] = match["name"]
+
+
+def _follow(scalars: list[tuple[Path, yaml.ScalarNode]], look_up: LookUp, source: Source) -> None:
+    """All references at once: each is a request to somewhere."""
+    found = [(path, scalar) for path, scalar in scalars if _REFERENCE.fullmatch(scalar.value)]
+    values = look_up(frozenset(scalar.value for _, scalar in found)) if found else {}
+    for path, scalar in found:
+        if scalar.value in values:
+            source.origins[path] = (scalar.value,)
+        else:
+            source.problems.append(Problem(path, f"{scalar.value} cannot be read"))
+    for scalar in {id(scalar): scalar for _, scalar in found}.values():
+        scalar.value = values.get(scalar.value, scalar.value)
+        scalar.tag = _TEXT_TAG
 
 
 def _fill_in(node: yaml.ScalarNode, env: Mapping[str, str]) -> None:
