@@ -299,6 +299,18 @@ async def test_a_read_that_timed_out_can_be_asked_again_and_nothing_is_lost(
     await response.aclose()
 
 
+async def test_a_client_that_was_closed_can_be_used_again_with_new_connections(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    for connections in (1, 2):
+        response = await send(client, upstream.url)
+        await rest_of(response)
+        await response.aclose()
+        assert (upstream.connections, upstream.open_connections) == (connections, 1)
+        await client.aclose()
+        await upstream.until_open(0)
+
+
 @pytest.mark.parametrize("how", [Exchange.close, Exchange.reset])
 @pytest.mark.parametrize("framing", ["chunked", "content-length"])
 async def test_a_body_that_is_cut_is_a_lost_connection(

@@ -80,6 +80,12 @@ class App:
             self._under_way.subtract(clients)
             await self._close_unused()
 
+    async def drop_idle_connections(self) -> None:
+        """To providers. What nobody watched for a while may be dead without our knowing."""
+        for client in self._clients.values():
+            if not self._under_way[client]:
+                await client.aclose()
+
     async def _close_unused(self) -> None:
         """The client of a former configuration goes with the last request that it serves."""
         for settings, client in list(self._clients.items()):
