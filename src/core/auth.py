@@ -39,6 +39,14 @@ class Keyring:
         return found[0]
 
 
+def example_key(entries: Sequence[KeyEntry]) -> str | None:
+    """The name of the key that has the example's token; None: nobody has it."""
+    try:
+        return Keyring(entries).identify(f"Bearer {LOCAL_TOKEN}").name
+    except Unauthorized:
+        return None
+
+
 def _bytes_sent(text: str) -> bytes:
     """Headers are read as Latin-1, so a token with other letters than ASCII's is its own UTF-8 bytes again here."""
     return text.encode("latin-1", "backslashreplace")

@@ -7,13 +7,23 @@ from typing import Any
 
 import orjson
 
+from .telemetry import Record
+
 OURS = "sluice"  # the logger that we ourselves speak by
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """What is known of a request, less what only the code needs."""
+    told = record.known()
+    del told["started"], told["is_stream"]
+    if not record.attempts:
+        del told["waited_s"]
+    return {name: round(value, 4) if type(value) is float else value for name, value in told.items()}
 
 
 def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    rounded = {name: round(value, 4) if type(value) is float else value for name, value in fields.items()}
-    return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **rounded}).decode() + "\n"
+    return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **fields}).decode() + "\n"
 
 
 class JsonFormatter(logging.Formatter):

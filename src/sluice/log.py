@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TextIO
 
 from core.admission import Refusal
-from core.log_line import OURS, JsonFormatter, json_line, where, words_of
+from core.log_line import OURS, JsonFormatter, fields_of, json_line, where, words_of
 from core.telemetry import Record
 
 _LOG = logging.getLogger(OURS)
@@ -48,11 +48,7 @@ class TerminalLog(RequestLog):
 
 class JsonLog(RequestLog):
     def line(self, record: Record) -> str:
-        told = record.known()
-        del told["started"], told["is_stream"]
-        if not record.attempts:
-            del told["waited_s"]
-        return json_line("info", "request", told)
+        return json_line("info", "request", fields_of(record))
 
 
 def make_log(out: TextIO) -> RequestLog:

@@ -22,9 +22,8 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from core import __version__
 from core.app import build
-from core.auth import LOCAL_TOKEN, Keyring
+from core.auth import LOCAL_TOKEN, example_key
 from core.config import Loaded
-from core.errors import Unauthorized
 from core.store import make_store
 from core.store.port import StoreError, StoreMisconfigured
 
@@ -211,14 +210,11 @@ def is_loopback(host: str) -> bool:
 def _refuse_public_example_token(loaded: Loaded, host: str) -> None:
     if is_loopback(host):
         return
-    try:
-        key = Keyring(loaded.config.auth.keys).identify(f"Bearer {LOCAL_TOKEN}")
-    except Unauthorized:
-        return
-    raise click.ClickException(
-        f"key {key.name} has the example's token, which everybody knows: it serves on loopback only, not on {host}. "
-        "Set AUTH_TOKEN to a secret of 16 characters or more."
-    )
+    if (name := example_key(loaded.config.auth.keys)) is not None:
+        raise click.ClickException(
+            f"key {name} has the example's token, which everybody knows: it serves on loopback only, not on {host}. "
+            "Set AUTH_TOKEN to a secret of 16 characters or more."
+        )
 
 
 def greeting(loaded: Loaded, host: str, port: int) -> str:
