@@ -14,11 +14,13 @@ from mangum import Mangum
 from mangum.protocols import LifespanCycle
 from mangum.types import ASGI, LambdaHandler, Response
 
+from core.log_line import OURS, where
+
 from .cycle import StreamingCycle
 from .events import BadBodyError, BadEventError, body_of, scope_of
 from .writer import Buffer, Failure, Writer
 
-_LOG = logging.getLogger("sluice")
+_LOG = logging.getLogger(OURS)
 ANSWER_S = 1.0  # before Lambda's deadline the application should be done: time for a last event and for its accounts
 END_S = 0.3  # before it the application is ended if it is not
 
@@ -100,8 +102,8 @@ class StreamingMangum(Mangum):
                 await cycle.run(self.app)
         except TimeoutError:
             failure = Failure("Sluice.OutOfTime", "The function's time ran out before the answer was finished.")
-        except Exception:  # noqa: BLE001 - the last border: its text may quote a prompt
-            _LOG.exception("The application failed")
+        except Exception as error:  # noqa: BLE001 - the last border: its text may quote a prompt
+            _LOG.error("The application failed: %s", where(error))
             failure = Failure("Sluice.Failed", "The application failed.")
         return None if cycle.is_whole else failure
 

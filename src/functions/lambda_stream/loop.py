@@ -1,6 +1,6 @@
 """The process: start the handler, ask for invocations, answer them, until Lambda ends it.
 
-Only this file reads the environment (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html).
+Of this package only this file reads the environment (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html).
 """
 
 import asyncio

@@ -1,0 +1,85 @@
+"""An environment that was frozen: what it knew may be old, and whom it was connected to may be gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from core.app import build
+from functions.configuration import Configuration
+from functions.telemetry import LambdaTelemetry
+from functions.thaw import IDLE_S, ThawingApp
+from tests.fake_upstream import FakeUpstream
+from tests.lambda_function import config_file
+from tests.running_gateway import TOKEN, ask, model
+
+TTL_S = 60.0
+
+
+@dataclass
+class Frozen:
+    client: httpx.AsyncClient
+    now: float = 1_000_000.0
+
+    def clock(self) -> float:
+        return self.now
+
+    async def models(self) -> list[str]:
+        return [row["id"] for row in (await self.client.get("/v1/models")).json()["data"]]
+
+    async def chat(self) -> None:
+        assert (await self.client.post("/v1/chat/completions", json=ask())).status_code == 200
+
+
+@asynccontextmanager
+async def frozen(config: str) -> AsyncIterator[Frozen]:
+    environment = Frozen(httpx.AsyncClient())
+    configuration = Configuration({"SLUICE_CONFIG": config, "SLUICE_CONFIG_TTL": str(TTL_S)}, clock=environment.clock)
+    telemetry = LambdaTelemetry("test")
+    app = build(configuration.read(), telemetry, version="test", started=1)
+    thawing = ThawingApp(app, configuration, telemetry, clock=environment.clock)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    transport = httpx.ASGITransport(thawing)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as environment.client:
+        yield environment
+    await app.drop_idle_connections()
+
+
+async def test_a_configuration_that_is_due_is_read_beside_a_request_and_in_use_from_the_next(tmp_path: Path) -> None:
+    async with frozen(config_file(tmp_path, model("http://127.0.0.1:9", "old"))) as environment:
+        config_file(tmp_path, model("http://127.0.0.1:9", "new"))
+        environment.now += TTL_S - 1
+        assert [await environment.models() for _ in range(2)] == [["old"], ["old"]]
+        environment.now += 1
+        assert [await environment.models() for _ in range(2)] == [["old"], ["new"]]
+
+
+async def test_one_that_is_much_too_old_serves_nobody_any_more(tmp_path: Path) -> None:
+    """Two at once: neither is served by it."""
+    async with frozen(config_file(tmp_path, model("http://127.0.0.1:9", "old"))) as environment:
+        config_file(tmp_path, model("http://127.0.0.1:9", "new"))
+        environment.now += 2 * TTL_S
+        first, second = await asyncio.gather(environment.models(), environment.models())
+        assert (first, second) == (["new"], ["new"])
+
+
+async def test_one_that_is_wrong_leaves_the_old_one_in_use(tmp_path: Path) -> None:
+    async with frozen(config_file(tmp_path, model("http://127.0.0.1:9", "old"))) as environment:
+        (tmp_path / "config.yaml").write_text("models: 5\n")
+        environment.now += 2 * TTL_S
+        assert [await environment.models() for _ in range(2)] == [["old"], ["old"]]
+
+
+async def test_a_connection_that_lay_idle_is_not_used_again(upstream: FakeUpstream, tmp_path: Path) -> None:
+    async with frozen(config_file(tmp_path, model(upstream.url))) as environment:
+        await environment.chat()
+        environment.now += IDLE_S
+        await environment.chat()
+        assert upstream.connections == 1
+        environment.now += IDLE_S + 1
+        await environment.chat()
+        assert upstream.connections == 2
+    await upstream.until_open(0)
