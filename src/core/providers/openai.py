@@ -20,6 +20,9 @@ from .exchange import NOT_JSON, bearer, headers_of, read_json, read_report
 from .failures import Report, classify, error_inside, report_of
 from .quirks import Mend, MendRequest, Notes
 
+# Whoever stands there is Gemini in OpenAI's form, and wants its signatures back.
+_GOOGLES = "https://generativelanguage.googleapis.com/"
+
 
 @dataclass(frozen=True, slots=True)
 class OpenAIDialect:
@@ -31,6 +34,8 @@ class OpenAIDialect:
 
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         body = {**chat.body, "model": endpoint.upstream_model}
+        if not endpoint.url.startswith(_GOOGLES):
+            body["messages"] = without_extra(body["messages"])
         if self.mend_request is not None:
             body = self.mend_request(body)
         return Outgoing(self._post(endpoint, body, is_stream=chat.stream))
@@ -83,6 +88,22 @@ class OpenAIDialect:
     def mend(self, body: dict[str, Any], notes: Notes) -> bool:
         changes = [mend(body, notes) for mend in self.mends]
         return any(changes)
+
+
+def without_extra(messages: list[Any]) -> list[Any]:
+    """Without what other providers want back of their own words: it is none of this one's, and many refuse it."""
+    return [_bare(message) if isinstance(message, dict) else message for message in messages]
+
+
+def _bare(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and any("extra_content" in call for call in calls if isinstance(call, dict)):
+        message = {**message, "tool_calls": [_without(call) if isinstance(call, dict) else call for call in calls]}
+    return _without(message) if "extra_content" in message else message
+
+
+def _without(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != "extra_content"}
 
 
 class OpenAIDecoder:
