@@ -187,6 +187,33 @@ def test_parameters(body: Json, expected: Json) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "dropped"),
+    [
+        ({"reasoning_effort": "low", "temperature": 0.2, "top_p": 0.9, "top_k": 5}, ("temperature", "top_p", "top_k")),
+        ({"reasoning_effort": "low", "temperature": 1}, ()),
+        ({"reasoning_effort": "none", "temperature": 0.2}, ()),
+        ({"thinking": {"type": "disabled"}, "temperature": 0.2}, ()),
+        ({"reasoning_effort": "low", "tools": [TOOL], "tool_choice": "required"}, ("reasoning_effort",)),
+        ({"reasoning_effort": "low", "tools": [TOOL], "tool_choice": "auto"}, ()),
+        ({"reasoning_effort": "low", "max_tokens": 500}, ("reasoning_effort",)),
+        ({"metadata": {"a": "b"}, "user": "u"}, ("metadata",)),
+    ],
+)
+def test_what_does_not_go_together_gives_way_and_is_named(body: Json, dropped: tuple[str, ...]) -> None:
+    asked = outgoing("anthropic", body, upstream_model="claude-sonnet-4-5")
+    said = orjson.loads(asked.request.body)
+    assert asked.dropped == dropped
+    assert not {"temperature", "top_p", "top_k"} & set(dropped) & said.keys()
+    thinks = body.get("reasoning_effort") == "low" and "reasoning_effort" not in dropped
+    assert (said.get("thinking", {}).get("type") == "enabled") == thinks
+
+
+def test_white_space_to_stop_at_is_refused() -> None:
+    with pytest.raises(Unsupported, match="stop"):
+        sent("anthropic", {"stop": ["\n"]})
+
+
+@pytest.mark.parametrize(
     ("model", "effort", "expected"),
     [
         ("claude-sonnet-5", "high", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}),

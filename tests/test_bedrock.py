@@ -159,13 +159,22 @@ def test_parameters(body: Json, expected: Json) -> None:
 
 
 def test_claude_is_told_in_anthropics_words_what_converse_has_none_for() -> None:
-    asked = sent("bedrock", {"reasoning_effort": "low", "top_k": 4}, upstream_model=CLAUDE)
-    fields = {"thinking": {"type": "enabled", "budget_tokens": 2048}, "top_k": 4}
-    assert asked["additionalModelRequestFields"] == fields
+    asked = sent("bedrock", {"top_k": 4}, upstream_model=CLAUDE)
+    assert asked["additionalModelRequestFields"] == {"top_k": 4}
+    asked = sent("bedrock", {"reasoning_effort": "low"}, upstream_model=CLAUDE)
+    assert asked["additionalModelRequestFields"] == {"thinking": {"type": "enabled", "budget_tokens": 2048}}
     asked = sent("bedrock", {"reasoning_effort": "low"}, upstream_model="global.anthropic.claude-sonnet-5")
     fields = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}
     assert asked["additionalModelRequestFields"] == fields
     assert outgoing("bedrock", {"reasoning_effort": "low", "seed": 1}).dropped == ("reasoning_effort", "seed")
+
+
+def test_tools_that_are_no_longer_offered_but_were_called_are_named() -> None:
+    """It refuses a conversation with calls and no tools."""
+    tools = ask(messages=TURN)["toolConfig"]["tools"]
+    assert tools == [
+        {"toolSpec": {"name": "get_weather", "inputSchema": {"json": {"type": "object", "properties": {}}}}}
+    ]
 
 
 @pytest.mark.parametrize("body", [{"n": 2}, {"logprobs": True}, {"response_format": {"type": "json_object"}}])

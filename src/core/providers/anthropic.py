@@ -22,26 +22,22 @@ from .conversation import (
     Message,
     Part,
     Text,
-    Tool,
     ToolCall,
     cannot_take,
     cannot_take_part,
-    choice_of,
-    format_of,
+    kept,
     messages_of,
-    most_tokens_of,
-    stops_of,
-    tools_of,
+    system_apart,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
 from .exchange import EventDecoder, headers_of
 from .limit_headers import LimitHeaders
-from .parameters import dropped
+from .parameters import dropped, effort_of, format_of, most_tokens_of, stops_of
+from .tools import Tool, choice_of, offered_tools
 
 Json = dict[str, Any]
 VERSION = "2023-06-01"
 MOST_TOKENS = 8192  # it must be told a number; every model on sale takes this one
-ANY_SCHEMA: Json = {"type": "object", "properties": {}}
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768}  # tokens to think with
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max"}
 _THINKS_IN_BUDGETS = re.compile(r"claude-(?:3|[a-z]+-3|[a-z]+-4(?:-[015](?:\b|-)|-\d{8}|@|$))")
@@ -51,7 +47,6 @@ _TAKEN = frozenset(
     {
         "max_completion_tokens",
         "max_tokens",
-        "metadata",
         "parallel_tool_calls",
         "reasoning_effort",
         "response_format",
@@ -67,10 +62,11 @@ _TAKEN = frozenset(
 
 class AnthropicDialect:
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
-        left_out = dropped(chat.body, _TAKEN)
+        asked, left_out = fitting(chat.body, endpoint.upstream_model)
+        left_out += dropped(asked, _TAKEN)
         headers = headers_of(endpoint, is_stream=chat.stream, x_api_key=endpoint.token)
         headers.setdefault("anthropic-version", VERSION)
-        body = {"model": endpoint.upstream_model, **request_body(chat.body, endpoint.upstream_model)}
+        body = {"model": endpoint.upstream_model, **request_body(asked, endpoint.upstream_model)}
         if chat.stream:
             body["stream"] = True
         return Outgoing(HttpRequest(endpoint.url, headers, orjson.dumps(body)), left_out)
@@ -85,17 +81,30 @@ class AnthropicDialect:
         return failure(status, headers, raw, now=now)
 
 
+def fitting(body: Json, model: str) -> tuple[Json, tuple[str, ...]]:
+    """Without what does not go together, and the names of it: what only advises gives way.
+
+    A model that thinks samples in its own way, and cannot be made to call a tool:
+    https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    """
+    choice, thoughts, unsaid = choice_of(body), thinking(body, model), list[str]()
+    if effort_of(body) not in (None, "none") and (not thoughts or (choice is not None and choice.mode == "required")):
+        unsaid = ["reasoning_effort"]
+    elif thoughts.get("type", "disabled") != "disabled":
+        unsaid = [name for name in ("temperature", "top_p", "top_k") if body.get(name) not in (None, 1)]
+    return {name: value for name, value in body.items() if name not in unsaid}, tuple(unsaid)
+
+
 def request_body(body: Json, model: str) -> Json:
     """Without `model` and `stream`. Raises ClientFault and Unsupported."""
-    messages = messages_of(body)
-    system = [{"type": "text", "text": one.text} for one in messages if one.role == "system" and one.text]
+    system, messages = system_apart(messages_of(body))
     thoughts = thinking(body, model)
     wanted: Json = {
         "max_tokens": most_tokens_of(body) or MOST_TOKENS + thoughts.get("budget_tokens", 0),
-        "messages": turns([message for message in messages if message.role != "system"]),
-        "system": system,
+        "messages": turns(messages),
+        "system": [{"type": "text", "text": text} for text in system],
         **_tools(body),
-        "stop_sequences": stops_of(body),
+        "stop_sequences": _stops(body),
         "temperature": _temperature(body),
         "top_p": body.get("top_p"),
         "top_k": body.get("top_k"),
@@ -126,12 +135,12 @@ def _blocks(message: Message) -> list[Json]:
         return [{"type": "tool_result", "tool_use_id": call_id(message.call_id), "content": content}]
     blocks = [_block(part) for part in message.parts]
     calls = [block for call in message.calls for block in _call(call)]
-    return [*message.extra.get("anthropic", {}).get("thinking", []), *blocks, *calls]
+    return [*(kept(message.extra, "anthropic", "thinking", list) or ()), *blocks, *calls]
 
 
 def _call(call: ToolCall) -> list[Json]:
     """The thoughts that led to a call must come back before it, signed as they were."""
-    thoughts = call.extra.get("anthropic", {}).get("thinking", [])
+    thoughts: list[Json] = kept(call.extra, "anthropic", "thinking", list) or []
     return [*thoughts, {"type": "tool_use", "id": call_id(call.id), "name": call.name, "input": call.values}]
 
 
@@ -163,9 +172,7 @@ def _document(part: Inline, source: Json) -> Json:
 
 
 def _tools(body: Json) -> Json:
-    tools, choice = tools_of(body), choice_of(body)
-    if choice is not None and choice.names:
-        tools = [tool for tool in tools if tool.name in choice.names]
+    tools, choice = offered_tools(body), choice_of(body)
     if not tools:
         return {}
     said: Json = {"type": "auto"}
@@ -179,10 +186,17 @@ def _tools(body: Json) -> Json:
 
 
 def _tool(tool: Tool) -> Json:
-    found: Json = {"name": tool.name, "input_schema": tool.parameters or ANY_SCHEMA}
+    found: Json = {"name": tool.name, "input_schema": tool.schema}
     if tool.description:
         found["description"] = tool.description
     return {**found, "strict": True} if tool.strict else found
+
+
+def _stops(body: Json) -> list[str]:
+    stops = stops_of(body)
+    if not all(stop.strip() for stop in stops):
+        raise cannot_take("stop", "white space to stop at")  # (m)
+    return stops
 
 
 def _temperature(body: Json) -> float | None:
@@ -193,7 +207,7 @@ def _temperature(body: Json) -> float | None:
 
 def thinking(body: Json, model: str) -> Json:
     """`thinking` in its own words goes as it is; `reasoning_effort` in the form that the model's generation knows."""
-    own, said = body.get("thinking"), body.get("reasoning_effort")
+    own, said = body.get("thinking"), effort_of(body)
     if isinstance(own, dict):
         return own
     if said not in BUDGETS:  # `none` and nothing said are the same here
@@ -209,7 +223,7 @@ def thinking(body: Json, model: str) -> Json:
 def effort(body: Json, thoughts: Json) -> str | None:
     """For models that decide by themselves how long they think."""
     is_adaptive = thoughts.get("type") == "adaptive"
-    return _EFFORTS.get(body.get("reasoning_effort") or "") if is_adaptive else None
+    return _EFFORTS.get(effort_of(body) or "") if is_adaptive else None
 
 
 def _output(body: Json, thoughts: Json) -> Json:

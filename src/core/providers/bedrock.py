@@ -22,23 +22,19 @@ from .conversation import (
     Message,
     Part,
     Text,
-    Tool,
     ToolCall,
     cannot_take,
     cannot_take_part,
-    choice_of,
-    format_of,
+    kept,
     messages_of,
-    most_tokens_of,
-    stops_of,
-    tools_of,
+    system_apart,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
 from .exchange import bearer, headers_of
-from .parameters import dropped
+from .parameters import dropped, format_of, most_tokens_of, stops_of
+from .tools import Tool, choice_of, offered_tools
 
 Json = dict[str, Any]
-ANY_SCHEMA: Json = {"type": "object", "properties": {}}
 _PICTURES = {"image/jpeg": "jpeg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}
 _SOUNDS = {"audio/wav": "wav", "audio/mpeg": "mp3", "audio/flac": "flac", "audio/ogg": "ogg"}
 _DOCUMENTS = {
@@ -59,11 +55,12 @@ _OF_CLAUDE = frozenset({"reasoning_effort", "thinking", "top_k"})
 class BedrockDialect:
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         is_claude = "claude" in endpoint.upstream_model
-        left_out = dropped(chat.body, _TAKEN | _OF_CLAUDE if is_claude else _TAKEN)
+        asked, left_out = anthropic.fitting(chat.body, endpoint.upstream_model) if is_claude else (chat.body, ())
+        left_out += dropped(asked, _TAKEN | _OF_CLAUDE if is_claude else _TAKEN)
         headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
         if chat.stream:
             headers["accept"] = "application/vnd.amazon.eventstream"
-        body = request_body(chat.body, endpoint.upstream_model)
+        body = request_body(asked, endpoint.upstream_model)
         url = endpoint.url.removesuffix("/converse").removesuffix("/converse-stream")
         url += "/converse-stream" if chat.stream else "/converse"
         return Outgoing(HttpRequest(url, headers, orjson.dumps(body)), left_out)
@@ -80,7 +77,7 @@ class BedrockDialect:
 
 def request_body(body: Json, model: str) -> Json:
     """Raises ClientFault and Unsupported."""
-    messages = messages_of(body)
+    system, messages = system_apart(messages_of(body))
     most = most_tokens_of(body)
     inference = {
         "maxTokens": most,
@@ -89,10 +86,10 @@ def request_body(body: Json, model: str) -> Json:
         "stopSequences": stops_of(body) or None,
     }
     wanted: Json = {
-        "messages": _turns([message for message in messages if message.role != "system"]),
-        "system": [{"text": message.text} for message in messages if message.role == "system" and message.text],
+        "messages": _turns(messages),
+        "system": [{"text": text} for text in system],
         "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
-        "toolConfig": _tools(body, has_calls=any(message.calls for message in messages)),
+        "toolConfig": _tools(body, called=[call.name for message in messages for call in message.calls]),
         "outputConfig": _output(body),
         "additionalModelRequestFields": _of_claude(body, model) if "claude" in model else {},
     }
@@ -118,8 +115,7 @@ def _blocks(message: Message) -> list[Json]:
 
 
 def _call(call: ToolCall) -> list[Json]:
-    bedrock = call.extra.get("bedrock")
-    thoughts = bedrock.get("reasoning", []) if isinstance(bedrock, dict) else []
+    thoughts = kept(call.extra, "bedrock", "reasoning", list) or []
     use = {"toolUseId": anthropic.call_id(call.id), "name": call.name, "input": call.values}
     return [*({"reasoningContent": thought} for thought in thoughts), {"toolUse": use}]
 
@@ -145,14 +141,15 @@ def _name(part: Inline) -> str:
     return "".join(one if one.isalnum() or one in " -()[]" else "-" for one in name) or "document"
 
 
-def _tools(body: Json, *, has_calls: bool) -> Json:
-    tools, choice = tools_of(body), choice_of(body)
-    if choice is not None and choice.names:
-        tools = [tool for tool in tools if tool.name in choice.names]
+def _tools(body: Json, *, called: list[str]) -> Json:
+    """Where a conversation has calls it wants the tools as well, also from who does not offer them any longer."""
+    tools, choice = offered_tools(body), choice_of(body)
     if choice is not None and choice.mode == "none":
-        if tools and has_calls:
+        if tools and called:
             raise cannot_take("tool_choice", "tools that have been called and must not be called again")
         return {}
+    if not tools:
+        tools = [Tool(name, "", None, strict=False) for name in dict.fromkeys(called)]
     if not tools:
         return {}
     found: Json = {"tools": [{"toolSpec": _tool(tool)} for tool in tools]}
@@ -162,7 +159,7 @@ def _tools(body: Json, *, has_calls: bool) -> Json:
 
 
 def _tool(tool: Tool) -> Json:
-    found: Json = {"name": tool.name, "inputSchema": {"json": tool.parameters or ANY_SCHEMA}}
+    found: Json = {"name": tool.name, "inputSchema": {"json": tool.schema}}
     if tool.description:
         found["description"] = tool.description
     return {**found, "strict": True} if tool.strict else found

@@ -14,18 +14,18 @@ from ..errors import Transient, UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Chunk, Decoder, Done, Item
 from .answering import MessageWriter, StreamWriter, completion_of
-from .conversation import Message, choice_of, format_of, messages_of, most_tokens_of, only_text, tools_of
+from .conversation import Message, messages_of, only_text
 from .dialect import Completion, Endpoint, Outgoing, Stamp
 from .exchange import NOT_JSON, EventDecoder, bearer, headers_of, odd_answer, read_json
 from .failures import error_inside, report_of
 from .openai import OpenAIDialect
-from .parameters import dropped
+from .parameters import dropped, format_of, most_tokens_of
 from .quirks import Notes
 from .rows import CLOUDFLARE, CLOUDFLARE_OPENAI
+from .tools import choice_of, offered_tools
 
 Json = dict[str, Any]
 MOST_TOKENS = 256  # where the request does not say
-ANY_SCHEMA: Json = {"type": "object", "properties": {}}
 _SAME = ("temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty", "repetition_penalty")
 _TAKEN = frozenset({*_SAME, "max_completion_tokens", "max_tokens", "response_format"})
 
@@ -107,15 +107,10 @@ def _message(message: Message) -> Json:
 
 
 def _tools(body: Json) -> Json:
-    tools, choice = tools_of(body), choice_of(body)
-    if choice is not None and choice.names:
-        tools = [tool for tool in tools if tool.name in choice.names]
+    tools, choice = offered_tools(body), choice_of(body)
     if not tools:
         return {}
-    functions = [
-        {"name": tool.name, "description": tool.description, "parameters": tool.parameters or ANY_SCHEMA}
-        for tool in tools
-    ]
+    functions = [{"name": tool.name, "description": tool.description, "parameters": tool.schema} for tool in tools]
     said = [{"type": "function", "function": function} for function in functions]
     return {"tools": said, "tool_choice": choice.mode if choice is not None else None}
 
@@ -139,7 +134,7 @@ class RunDecoder(EventDecoder):
         items = super().feed(piece)
         if Done() in items:
             at = items.index(Done())
-            items[at:at] = self._run.finish()
+            items[at:at] = self._guarded(self._run.finish)
         return items
 
 

@@ -21,27 +21,21 @@ from .conversation import (
     Message,
     Part,
     Text,
-    Tool,
     ToolCall,
     cannot_take,
     cannot_take_part,
-    choice_of,
-    format_of,
     messages_of,
-    most_tokens_of,
     only_text,
-    stops_of,
-    tools_of,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
 from .exchange import NOT_JSON, EventDecoder, bearer, headers_of, odd_answer, read_json, read_report
 from .failures import classify
 from .limit_headers import LimitHeaders
-from .parameters import dropped
+from .parameters import dropped, effort_of, format_of, most_tokens_of, stops_of
+from .tools import Tool, choice_of, offered_tools
 
 Json = dict[str, Any]
 FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
-ANY_SCHEMA: Json = {"type": "object", "properties": {}}
 _BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096}  # tokens to think with; above that it is free
 _SAME = ("temperature", "seed", "frequency_penalty", "presence_penalty", "documents", "citation_options", "safety_mode")
 _TAKEN = frozenset(
@@ -152,9 +146,7 @@ def _data_url(part: Inline) -> str:
 
 
 def _tools(body: Json) -> Json:
-    tools, choice = tools_of(body), choice_of(body)
-    if choice is not None and choice.names:
-        tools = [tool for tool in tools if tool.name in choice.names]
+    tools, choice = offered_tools(body), choice_of(body)
     if not tools:
         return {}
     found: Json = {"tools": [_tool(tool) for tool in tools]}
@@ -166,7 +158,7 @@ def _tools(body: Json) -> Json:
 
 
 def _tool(tool: Tool) -> Json:
-    said = {"name": tool.name, "description": tool.description, "parameters": tool.parameters or ANY_SCHEMA}
+    said = {"name": tool.name, "description": tool.description, "parameters": tool.schema}
     return {"type": "function", "function": said}
 
 
@@ -180,7 +172,7 @@ def _format(body: Json) -> Json | None:
 
 def _thinking(body: Json) -> Json | None:
     """https://docs.cohere.com/docs/reasoning"""
-    effort = body.get("reasoning_effort")
+    effort = effort_of(body)
     if effort is None:
         return None
     if effort == "none":

@@ -1,7 +1,8 @@
 """A caller's chat as plain values, for dialects that must say it in other words. Pure.
 
-Reads OpenAI's form, old and new (`functions`, `function_call`). Raises ClientFault for what has no meaning in it, and
-Unsupported, through `cannot_take`, for what it means but a provider has no words for.
+Reads OpenAI's form, old and new (`function_call`); `tools.py` and `parameters.py` read the rest of a chat. Raises
+ClientFault for what has no meaning in it, and Unsupported, through `cannot_take`, for what it means but a provider has
+no words for.
 https://platform.openai.com/docs/api-reference/chat/create
 """
 
@@ -9,14 +10,16 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 from ..errors import ClientFault, Unsupported
 from .exchange import read_json
 
 Json = dict[str, Any]
+T = TypeVar("T")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*(;base64)?,(.*)", re.DOTALL)
+_MEDIA_TYPES = {"image/jpg": "image/jpeg"}  # what people write for it
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
@@ -83,35 +86,8 @@ class Message:
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """`parameters` is a JSON schema; None: it takes none."""
-
-    name: str
-    description: str
-    parameters: Json | None
-    strict: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """`tool_choice`. `names`: only these may be called; empty: all."""
-
-    mode: Literal["auto", "none", "required"]
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """`response_format` where it is not plain text. `schema` is None for just any JSON object."""
-
-    name: str
-    schema: Json | None
-    strict: bool
-
-
 def messages_of(body: Json) -> list[Message]:
-    """In order, as the caller sent them; a tool message has the name of the call that it answers."""
+    """In order, as the caller sent them; a tool message has the id and the name of the call that it answers."""
     names: dict[str, str] = {}
     found = []
     for place, raw in enumerate(body["messages"]):
@@ -121,70 +97,20 @@ def messages_of(body: Json) -> list[Message]:
     return found
 
 
-def tools_of(body: Json) -> list[Tool]:
-    raw = body.get("tools") or [{"type": "function", "function": old} for old in body.get("functions") or ()]
-    found = []
-    for place, tool in enumerate(raw if isinstance(raw, list) else ()):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            if isinstance(tool, dict) and tool.get("type") not in (None, "function"):
-                raise cannot_take(f"tools[{place}]", f"a tool of type {tool['type']}")
-            raise fault(f"`tools[{place}]` must be a function with a name.", "tools")
-        parameters, says = function.get("parameters"), function.get("description")
-        found.append(
-            Tool(
-                name=function["name"],
-                description=says if isinstance(says, str) else "",
-                parameters=parameters if isinstance(parameters, dict) and parameters else None,
-                strict=function.get("strict") is True,
-            )
-        )
-    return found
+def system_apart(messages: list[Message]) -> tuple[list[str], list[Message]]:
+    """What the system says, and the turns. Where nobody else says anything, its last word is the user's."""
+    turns = [message for message in messages if message.role != "system"]
+    said = [message for message in messages if message.role == "system" and message.text]
+    if said and not turns:
+        turns = [replace(said.pop(), role="user")]
+    return [message.text for message in said], turns
 
 
-def choice_of(body: Json) -> Choice | None:
-    """None: the caller says nothing of it."""
-    raw = body.get("tool_choice") or body.get("function_call")
-    if raw is None:
-        return None
-    if raw in ("auto", "none", "required"):
-        return Choice(raw)
-    if isinstance(raw, dict):
-        allowed = raw.get("allowed_tools")
-        if isinstance(allowed, dict):
-            names = tuple(name for tool in allowed.get("tools") or () if (name := _function_name(tool)))
-            return Choice("required" if allowed.get("mode") == "required" else "auto", names)
-        if name := _function_name(raw):
-            return Choice("required", (name,))
-    raise fault("`tool_choice` must be auto, none, required or name a function.", "tool_choice")
-
-
-def format_of(body: Json) -> Format | None:
-    raw = body.get("response_format")
-    kind = raw.get("type") if isinstance(raw, dict) else None
-    if raw is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return Format("", None, strict=False)
-    schema = raw.get("json_schema") if isinstance(raw, dict) and kind == "json_schema" else None
-    if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict | None):
-        raise fault("`response_format` must be text, json_object or a json_schema with a schema.", "response_format")
-    return Format(str(schema.get("name") or "answer"), schema.get("schema") or {}, strict=schema.get("strict") is True)
-
-
-def stops_of(body: Json) -> list[str]:
-    stop = body.get("stop")
-    if isinstance(stop, str):
-        return [stop]
-    return [one for one in stop if isinstance(one, str)] if isinstance(stop, list) else []
-
-
-def most_tokens_of(body: Json) -> int | None:
-    """`max_completion_tokens`, else the older `max_tokens`."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        if type(body.get(name)) is int:
-            return int(body[name])
-    return None
+def kept(extra: Json, provider: str, name: str, kind: type[T]) -> T | None:
+    """What a provider wants back of what it said, from `extra_content`; None where it is not of that kind."""
+    inner = extra.get(provider)
+    value = inner.get(name) if isinstance(inner, dict) else None
+    return value if isinstance(value, kind) else None
 
 
 def cannot_take(spot: str, what: str) -> Unsupported:
@@ -214,7 +140,8 @@ def parse_data_url(url: str, spot: str) -> tuple[str, str]:
     found = _DATA_URL.fullmatch(url)
     if found is None or not found[2]:
         raise fault(f"`{spot}` must be a data URL with base64, or an http(s) address.", spot)
-    return found[1] or "application/octet-stream", _checked(found[3], spot)
+    media_type = (found[1] or "application/octet-stream").lower()
+    return _MEDIA_TYPES.get(media_type, media_type), _checked(found[3], spot)
 
 
 def _message(raw: Json, spot: str, names: dict[str, str]) -> Message:
@@ -222,7 +149,8 @@ def _message(raw: Json, spot: str, names: dict[str, str]) -> Message:
     extra = raw.get("extra_content")
     extra = extra if isinstance(extra, dict) else {}
     if role in ("tool", "function"):
-        call_id, name = str(raw.get("tool_call_id") or ""), str(raw.get("name") or "")
+        name = str(raw.get("name") or "")
+        call_id = str(raw.get("tool_call_id") or _latest(names, name))
         parts = tuple(_parts(raw.get("content"), spot))
         return Message("tool", parts, call_id=call_id, name=names.get(call_id, name), extra=extra)
     if role not in ("system", "developer", "user", "assistant"):
@@ -243,8 +171,8 @@ def _parts(content: Any, spot: str) -> Iterator[Part]:
         if content:
             yield Text(content)
     elif isinstance(content, list):
-        for place, part in enumerate(content):
-            yield _part(part, f"{spot}.content[{place}]")
+        parts = (_part(part, f"{spot}.content[{place}]") for place, part in enumerate(content))
+        yield from (part for part in parts if part != Text(""))
     elif content is not None:
         raise fault(f"`{spot}.content` must be text or a list of parts.", f"{spot}.content")
 
@@ -281,25 +209,23 @@ def _picture(image: Any, spot: str) -> Part:
 
 def _calls(raw: Json, spot: str) -> Iterator[ToolCall]:
     old = raw.get("function_call")
-    calls = raw.get("tool_calls") or ([{"id": "", "function": old}] if isinstance(old, dict) else [])
+    calls = raw.get("tool_calls") or ([{"function": old}] if isinstance(old, dict) else [])
     for place, call in enumerate(calls if isinstance(calls, list) else ()):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise fault(f"`{spot}.tool_calls[{place}]` must be a function with a name.", f"{spot}.tool_calls")
         arguments, extra = function.get("arguments"), call.get("extra_content")
         yield ToolCall(
-            id=str(call.get("id") or ""),
+            id=str(call.get("id") or f"call_{re.sub(r'[^0-9]', '', spot)}_{place}"),  # the older form has none
             name=function["name"],
             arguments=arguments if isinstance(arguments, str) else "",
             extra=extra if isinstance(extra, dict) else {},
         )
 
 
-def _function_name(tool: Any) -> str:
-    """Of `{function: {name}}`, or of the older `{name}`."""
-    inner = tool.get("function", tool) if isinstance(tool, dict) else None
-    name = inner.get("name") if isinstance(inner, dict) else None
-    return name if isinstance(name, str) else ""
+def _latest(names: dict[str, str], name: str) -> str:
+    """The id of the last call of that name: the result of the older form says only the name."""
+    return next((call_id for call_id, called in reversed(names.items()) if called == name), "")
 
 
 def _checked(data: Any, spot: str) -> str:

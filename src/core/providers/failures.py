@@ -9,8 +9,8 @@ from ..errors import UpstreamError
 from ..retry_after import parse_wait
 
 _TOO_LONG = re.compile(
-    r"context[ _](length|window|size)|maximum context|too many (input )?tokens|prompt is too long|input is too long"
-    r"|exceeds? the (maximum|max|model'?s?) .{0,30}(tokens|length)|reduce the length",
+    r"context[ _](length|window|size|limit)|maximum context|too many (input )?tokens|prompt is too long"
+    r"|input is too long|exceeds? the (maximum|max|model'?s?) .{0,30}(tokens|length)|reduce the length",
     re.IGNORECASE,
 )
 _REFUSED = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked"}
@@ -46,6 +46,9 @@ _STATUS_OF_WORD = {
     "context_length_exceeded": 400,
     "content_filter": 400,
     "timeout": 408,
+    "timeout_error": 408,
+    "billing_error": 402,
+    "request_too_large": 413,
 }
 
 

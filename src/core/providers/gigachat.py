@@ -17,30 +17,22 @@ from ..errors import Operator, Transient, UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder, Item
 from .answering import MessageWriter, StreamWriter, completion_of, usage_of
-from .conversation import (
-    Message,
-    ToolCall,
-    cannot_take,
-    choice_of,
-    format_of,
-    messages_of,
-    most_tokens_of,
-    only_text,
-    tools_of,
-)
+from .conversation import Message, ToolCall, cannot_take, kept, messages_of, only_text
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp, Token
 from .exchange import NOT_JSON, EventDecoder, headers_of, odd_answer, read_json, read_report
 from .failures import classify, error_inside, report_of
 from .openai import OpenAIDialect
-from .parameters import dropped
+from .parameters import dropped, format_of, most_tokens_of
+from .tools import choice_of, offered_tools
 
 Json = dict[str, Any]
 AUTH_URL = "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"
 SCOPE = "GIGACHAT_API_PERS"
 FINISHES = {"stop": "stop", "length": "length", "function_call": "tool_calls", "blacklist": "content_filter"}
-ANY_SCHEMA: Json = {"type": "object", "properties": {}}
 _SAME = ("temperature", "top_p", "n", "repetition_penalty", "update_interval", "reasoning_effort", "profanity_check")
-_TAKEN = frozenset({*_SAME, "max_completion_tokens", "max_tokens", "response_format"})
+_TAKEN = frozenset(  # one call a turn is all it makes in any case
+    {*_SAME, "max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format"}
+)
 
 
 class GigaChatDialect:
@@ -143,8 +135,7 @@ def _messages(messages: list[Message]) -> Iterator[Json]:
 
 def _call(call: ToolCall) -> Json:
     said: Json = {"role": "assistant", "function_call": {"name": call.name, "arguments": call.values}}
-    gigachat = call.extra.get("gigachat")
-    state = gigachat.get("functions_state_id") if isinstance(gigachat, dict) else None
+    state = kept(call.extra, "gigachat", "functions_state_id", str)
     return {**said, "functions_state_id": state} if state else said
 
 
@@ -155,9 +146,7 @@ def _result(message: Message) -> str:
 
 
 def _functions(body: Json) -> Json:
-    tools, choice = tools_of(body), choice_of(body)
-    if choice is not None and choice.names:
-        tools = [tool for tool in tools if tool.name in choice.names]
+    tools, choice = offered_tools(body), choice_of(body)
     if not tools:
         return {}
     called: Any = "auto" if choice is None else choice.mode
@@ -165,10 +154,7 @@ def _functions(body: Json) -> Json:
         if len(tools) > 1:
             raise cannot_take("tool_choice", "a call that is required, but not of which function")
         called = {"name": tools[0].name}
-    functions = [
-        {"name": tool.name, "description": tool.description, "parameters": tool.parameters or ANY_SCHEMA}
-        for tool in tools
-    ]
+    functions = [{"name": tool.name, "description": tool.description, "parameters": tool.schema} for tool in tools]
     return {"functions": functions, "function_call": called}
 
 

@@ -19,22 +19,19 @@ from .conversation import (
     Message,
     Part,
     Text,
-    Tool,
     ToolCall,
     cannot_take,
     cannot_take_part,
-    choice_of,
-    format_of,
+    kept,
     messages_of,
-    most_tokens_of,
-    stops_of,
-    tools_of,
+    system_apart,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
 from .exchange import EventDecoder, bearer, headers_of, read_json
 from .google_answers import GoogleTranslation, completion, failure
 from .openai import OpenAIDialect
-from .parameters import dropped
+from .parameters import dropped, effort_of, format_of, most_tokens_of, stops_of
+from .tools import Tool, choice_of, tools_of
 
 Json = dict[str, Any]
 # Tokens to think with, for models before Gemini 3: https://ai.google.dev/gemini-api/docs/openai#thinking
@@ -44,7 +41,7 @@ _WITHOUT_LEVELS = re.compile(r"gemini-[12](\.|-|$)|gemma|learnlm")
 # Gemini 3 wants its own calls back signed, and takes this in place of a signature for those that others made:
 # https://ai.google.dev/gemini-api/docs/thought-signatures
 _NOT_OURS = "skip_thought_signature_validator"
-_MODALITIES = {"text": "TEXT", "image": "IMAGE", "audio": "AUDIO"}
+_MODALITIES = {"text": "TEXT", "image": "IMAGE"}
 _TAKEN = frozenset(
     {
         "frequency_penalty",
@@ -100,12 +97,11 @@ def method_url(url: str, *, is_stream: bool) -> str:
 
 def request_body(body: Json, model: str, *, has_ids: bool) -> Json:
     """Raises ClientFault and Unsupported."""
-    messages = messages_of(body)
-    system = [{"text": one.text} for one in messages if one.role == "system" and one.text]
+    system, messages = system_apart(messages_of(body))
     said = _Contents(wants_signatures=not _WITHOUT_LEVELS.search(model), has_ids=has_ids)
     wanted: Json = {
-        "systemInstruction": {"parts": system} if system else None,
-        "contents": said.of([message for message in messages if message.role != "system"]),
+        "systemInstruction": {"parts": [{"text": text} for text in system]} if system else None,
+        "contents": said.of(messages),
         **_tools(body),
         "generationConfig": _generation(body, model),
     }
@@ -161,9 +157,7 @@ def _holds_results(content: Json) -> bool:
 
 
 def _signature(extra: Json) -> str:
-    google = extra.get("google")
-    found = google.get("thought_signature") if isinstance(google, dict) else None
-    return found if isinstance(found, str) else ""
+    return kept(extra, "google", "thought_signature", str) or ""
 
 
 def _part(part: Part) -> Json:
@@ -219,15 +213,15 @@ def _modalities(body: Json) -> list[str] | None:
     if not isinstance(asked, list):
         return None
     for one in asked:
-        if one not in _MODALITIES:
+        if not isinstance(one, str) or one not in _MODALITIES:
             raise cannot_take("modalities", f"the modality {one}")
     return [_MODALITIES[one] for one in asked]
 
 
 def _thinking(body: Json, model: str) -> Json | None:
     """Who asks for an effort gets the thoughts as well."""
-    effort = body.get("reasoning_effort")
-    if effort not in _BUDGETS:
+    effort = effort_of(body)
+    if effort is None or effort not in _BUDGETS:
         return None
     if _WITHOUT_LEVELS.search(model):
         return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": effort != "none"}
