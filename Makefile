@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := $(firstword $(wildcard config.yaml) config.example.yaml)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url
+COMPILE = $(LOCK) pyproject.toml
 
 # Files side by side; the tests of one share its servers. A part of the suite runs in one process, and its output shows.
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fuzz bench lock clean
+.PHONY: help serve test check fuzz bench build canary lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -19,7 +20,7 @@ help: ## this list
 serve: $(VENV)/.serve ## run the gateway on 127.0.0.1:8080 (config.yaml, else the example); ARGS="--addr ..." is passed on
 	@exec $(BIN)/sluice serve --config $(CONFIG) $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/.dynalite ## the whole test suite, offline; ARGS="-k name" is passed on
+test: $(VENV)/.dev $(VENV)/.dynalite $(VENV)/.sam ## the whole test suite, offline; ARGS="-k name" is passed on
 	$(BIN)/python -m pytest $(or $(ARGS),$(AT_ONCE))
 
 check: $(VENV)/.dev ## format, lint, types, import rules
@@ -35,13 +36,21 @@ fuzz: $(VENV)/.dev ## search for bytes that a decoder stumbles over, for a minut
 bench: $(VENV)/.dev ## what a request costs beside a bare relay
 	$(BIN)/python -m bench $(ARGS)
 
+build: $(VENV)/.sam ## the function for Lambda, in .aws-sam, and what is in it
+	SAM_CLI_TELEMETRY=0 $(VENV)/sam/bin/sam build
+	$(BIN)/python -m scripts.artifact .aws-sam/build/Gateway
+
+canary: $(VENV)/.dev ## has Lambda's own runtime, or Mangum, learnt to stream meanwhile?
+	$(BIN)/python -m scripts.canary
+
 lock: $(VENV)/.dev ## compile the hashed requirements anew from pyproject.toml; UP=--upgrade takes newer releases
 	$(COMPILE) $(UP) --extra serve --extra lambda --group dev --group build --output-file requirements/dev.txt
 	$(COMPILE) $(UP) --extra serve --group build --constraint requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) $(UP) --extra lambda --constraint requirements/dev.txt --output-file src/requirements.txt
+	$(LOCK) $(UP) --group sam --output-file requirements/sam.txt
 
 clean: ## remove the environment and all that was made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .sluice
+	rm -rf $(VENV) .aws-sam .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .sluice
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sluice needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 1; }
@@ -51,6 +60,15 @@ $(BIN)/python:
 $(VENV)/.dynalite: tests/dynalite/package-lock.json | $(BIN)/python
 	@mkdir -p $(VENV)/dynalite && cp tests/dynalite/package*.json $(VENV)/dynalite
 	@if command -v npm >/dev/null; then npm ci --prefix $(VENV)/dynalite --no-audit --no-fund --loglevel=error; fi
+	@touch $@
+
+# SAM in an environment of its own: it wants other releases of what we use. By uv, since pip refuses its extras' hashes.
+# The function's packages are fetched as well, so that the tests can build it without a network.
+$(VENV)/.sam: requirements/sam.txt src/requirements.txt | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/sam
+	$(BIN)/uv pip install --quiet --python $(VENV)/sam --require-hashes --requirement requirements/sam.txt
+	UV_CACHE_DIR="$(CURDIR)/$(VENV)/sam/cache" $(MAKE) --silent -C src packages ARTIFACTS_DIR="$(CURDIR)/$(VENV)/sam/packages"
+	@rm -r $(VENV)/sam/packages
 	@touch $@
 
 # The checkout itself goes in editable, with the build tools of the hashed list: nothing is fetched unpinned.
