@@ -70,7 +70,10 @@ class _Process:
 
     async def run(self) -> int:
         """The exit code."""
-        api = RuntimeApi(self._settings.api)
+        with contextlib.closing(RuntimeApi(self._settings.api)) as api:
+            return await self._run(api)
+
+    async def _run(self, api: RuntimeApi) -> int:
         try:
             handler = find_handler(self._settings.handler)
             if not self._settings.is_snap_start:
@@ -100,12 +103,13 @@ class _Process:
         return 1 if failures else 0
 
     async def _work(self, handler: StreamingMangum, api: RuntimeApi) -> None:
-        while True:
-            invocation = await api.next()
-            logs.request_id.set(invocation.request_id)
-            if self._settings.workers == 1:  # one variable cannot hold the traces of several
-                self._trace(invocation.trace_id)
-            await self._answer(handler, api, invocation)
+        with contextlib.closing(api):
+            while True:
+                invocation = await api.next()
+                logs.request_id.set(invocation.request_id)
+                if self._settings.workers == 1:  # one variable cannot hold the traces of several
+                    self._trace(invocation.trace_id)
+                await self._answer(handler, api, invocation)
 
     async def _answer(self, handler: StreamingMangum, api: RuntimeApi, invocation: Invocation) -> None:
         answer = api.answer(invocation)
