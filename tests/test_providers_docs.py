@@ -22,7 +22,7 @@ from core.stream import Chunk, Done
 from tests.provider_samples import OF_TRANSLATED, SAMPLES, STAMP, Samples, passed_on
 from tests.running_gateway import configuration
 from tests.test_quirks import MENDS
-from tests.translation import PDF, PICTURE, SOUND, TOOL, outgoing, said_by
+from tests.translation import FAR_PICTURE, PDF, PICTURE, SOUND, TOOL, outgoing, said_by
 
 FOLDER = Path(__file__).parents[1] / "docs"
 DOCUMENT = (FOLDER / "providers.md").read_text(encoding="utf-8")
@@ -82,6 +82,7 @@ def has_usage(samples: Samples, *, asked: bool) -> bool:
 # What is asked for in a chat to see what becomes of it, by the column of the table.
 ASKED: dict[str, dict[str, Any]] = {
     "Pictures": {"messages": [said_by(PICTURE)]},
+    "Pictures at an address": {"messages": [said_by(FAR_PICTURE)]},
     "Sounds": {"messages": [said_by(SOUND)]},
     "PDF": {"messages": [said_by(PDF)]},
     "JSON mode": {"response_format": {"type": "json_object"}},
@@ -96,6 +97,8 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 def becomes(name: str, body: dict[str, Any]) -> str:
+    if body == ASKED["Pictures at an address"] and not find_provider(name).takes_picture_addresses:
+        return "fetched"  # tests/test_inlining.py
     try:
         return "dropped" if outgoing(name, body).dropped else YES
     except Unsupported:

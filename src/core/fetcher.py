@@ -79,11 +79,11 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._total_s = total_s
 
-    async def fetch(self, url: str) -> Picture:
+    async def fetch(self, url: str, *, max_bytes: int = MAX_BYTES) -> Picture:
         """Raises NotFetched."""
         try:
             async with asyncio.timeout(self._total_s):
-                data = await self._follow(url)
+                data = await self._follow(url, min(max_bytes, self._max_bytes))
         except TimeoutError as error:
             raise NotFetched(f"it did not come within {self._total_s:g} s") from error
         except HttpClientError as error:
@@ -93,13 +93,13 @@ class Fetcher:
             raise NotFetched("what is there is not a whole picture")
         return picture
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, max_bytes: int) -> bytes:
         place = _read(url)
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._ask(place)
             try:
                 if response.status not in _REDIRECTS:
-                    return await self._body(response)
+                    return await self._body(response, max_bytes)
                 place = _read(response.headers.get("location", ""), place.url)
             finally:
                 await response.aclose()
@@ -119,18 +119,18 @@ class Fetcher:
                 failure = error
         raise failure
 
-    async def _body(self, response: HttpResponse) -> bytes:
+    async def _body(self, response: HttpResponse, max_bytes: int) -> bytes:
         if response.status != 200:
             raise NotFetched(f"its host answered {response.status}")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise NotFetched("it is compressed, which was not asked for")
         pieces: list[bytes] = []
-        left = self._max_bytes
+        left = max_bytes
         while piece := await response.read(self._total_s):
             pieces.append(piece)
             left -= len(piece)
             if left < 0:
-                raise NotFetched(f"it is larger than {self._max_bytes} bytes")
+                raise NotFetched(f"it is larger than {max_bytes} bytes")
         return b"".join(pieces)
 
 

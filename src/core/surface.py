@@ -33,6 +33,7 @@ _EXPOSED = [
     "x-request-id",
     "x-sluice-model",
     "x-sluice-attempts",
+    "x-sluice-dropped",
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",

@@ -28,6 +28,7 @@ from .http_client.port import (
     HttpResponse,
     TlsFailed,
 )
+from .inlining import with_pictures_inside
 from .providers.dialect import Completion, Login, Outgoing, Stamp, Token
 from .providers.limit_headers import ReportedLimit
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
@@ -98,7 +99,9 @@ class Upstream:
         return stream
 
     async def _outgoing(self, model: Model, chat: Chat) -> Outgoing:
-        """What is sent for a chat."""
+        """What is sent for a chat. Raises UpstreamError where it cannot be said to this provider."""
+        if not model.row.takes_picture_addresses:
+            chat = await with_pictures_inside(chat, self._fetcher)
         return model.row.dialect.request(model.endpoint, chat)
 
     def _stamp(self, model: Model) -> Stamp:

@@ -229,6 +229,7 @@ OLLAMA = Provider(
     ),
     base_url="http://localhost:11434/v1",
     needs_token=False,
+    takes_picture_addresses=False,
     capabilities=_TEXT,
 )
 
