@@ -12,13 +12,16 @@ COMPILE = $(LOCK) pyproject.toml
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fuzz bench build canary lock clean
+.PHONY: help serve dev-lambda test check fuzz bench build canary lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 serve: $(VENV)/.serve ## run the gateway on 127.0.0.1:8080 (config.yaml, else the example); ARGS="--addr ..." is passed on
 	@exec $(BIN)/sluice serve --config $(CONFIG) $(ARGS)
+
+dev-lambda: $(VENV)/.dev ## run the function on 127.0.0.1:8080, streaming, without AWS; ARGS="--port ..." is passed on
+	@exec $(BIN)/python -m tests.dev_lambda --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev $(VENV)/.dynalite $(VENV)/.sam ## the whole test suite, offline; ARGS="-k name" is passed on
 	$(BIN)/python -m pytest $(or $(ARGS),$(AT_ONCE))

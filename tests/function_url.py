@@ -26,8 +26,8 @@ _JSON = {"content-type": "application/json"}
 class FunctionUrl(H11Server):
     """`time_s` is the function's time-out."""
 
-    def __init__(self, api: RuntimeApi, *, time_s: float = 30.0) -> None:
-        super().__init__()
+    def __init__(self, api: RuntimeApi, *, port: int = 0, time_s: float = 30.0) -> None:
+        super().__init__(port)
         self._api = api
         self._time_s = time_s
 

@@ -37,20 +37,18 @@ class Visit:
 class H11Server:
     """`async with`. Subclasses answer in `exchange`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.connections = 0
+        self._port = port
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def exchange(self, request: h11.Request, visit: Visit) -> None:
         raise NotImplementedError
 
-    async def listen(self, port: int = 0) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
-
-    async def __aenter__(self) -> Self:
-        return await self.listen()
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()

@@ -4,6 +4,9 @@ import asyncio
 import base64
 import gzip
 import os
+import signal
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -19,7 +22,7 @@ import pytest_asyncio
 from tests.dynamodb_endpoint import fresh_table
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, answers_json, chunk, completion, events
 from tests.function_url import EVENTS, FunctionUrl
-from tests.lambda_function import STOCK, Function, config_file, function, until_ready
+from tests.lambda_function import SRC, STOCK, Function, config_file, function, until_ready
 from tests.running_gateway import TOKEN, UPSTREAM_TOKEN, ask, model
 from tests.runtime_api import Answer, RuntimeApi
 
@@ -426,6 +429,38 @@ async def test_the_same_handler_answers_as_a_whole_under_lambdas_own_runtime(
 
 
 # --- through the function URL
+
+
+async def test_make_dev_lambda_streams_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    quick = {"reply": "one two three", "first_token_ms": 1, "token_ms": 100}
+    config_file(tmp_path, {"name": "m1", "provider": "demo", "demo": quick})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.dev_lambda", "--config", "config.yaml", "--port", str(port)),
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SRC.parent)},
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr
+    async with asyncio.timeout(20):
+        greeting = (await process.stderr.readline()).decode()
+    url = f"http://127.0.0.1:{port}"
+    assert url in greeting
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with (
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client,
+        client.stream("POST", "/v1/chat/completions", json=ask(stream=True)) as answer,
+    ):
+        came = [(time.monotonic(), line) async for line in answer.aiter_lines() if line]
+    assert came[-1][1] == "data: [DONE]"
+    assert came[-1][0] - came[0][0] > 0.1, "all at once"
+    process.send_signal(signal.SIGINT)
+    said, errors = await asyncio.wait_for(process.communicate(), 10)
+    assert (process.returncode, errors) == (0, b"")
+    assert b'"message":"request"' in said
 
 
 async def test_the_official_package_streams_through_the_function_url_with_state_in_dynamodb(

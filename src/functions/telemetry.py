@@ -43,7 +43,7 @@ class LambdaTelemetry:
 
         if self._logger is None:
             # Its logger has its service's name. Under ours it would print what we say, and exceptions with their text.
-            self._logger = Logger(service=f"{self._service}.request", level="INFO", use_rfc3339=True, utc=True)
+            self._logger = Logger(f"{self._service}.request", level="INFO", location=None, use_rfc3339=True, utc=True)
             self._logger.append_keys(service=self._service)
 
     def stream_began(self, record: Record) -> None: ...
@@ -96,11 +96,10 @@ class LambdaTelemetry:
 def _measured(record: Record) -> Measured:
     measured: Measured = [("Requests", "Count", 1), ("Errors", "Count", (record.status or 500) >= 500)]
     if record.model is not None:
-        measured += [
-            ("PromptTokens", "Count", record.prompt_tokens or 0),
-            ("CompletionTokens", "Count", record.completion_tokens or 0),
-            ("Overhead", "Milliseconds", record.overhead_s * 1000),
-        ]
+        measured.append(("Overhead", "Milliseconds", record.overhead_s * 1000))
+    for name, tokens in (("PromptTokens", record.prompt_tokens), ("CompletionTokens", record.completion_tokens)):
+        if tokens is not None:
+            measured.append((name, "Count", tokens))
     if record.first_token_s is not None:
         measured.append(("TimeToFirstToken", "Milliseconds", record.first_token_s * 1000))
     return measured
