@@ -5,7 +5,7 @@ Plain ASGI around the application. When the client leaves, the work for it is ca
 
 import asyncio
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Iterable
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .answers import in_wire_form
 from .auth import Keyring
 from .errors import BodyTooLarge, GatewayError, InvalidRequest, RequestTooSlow, Unavailable
+from .patience import Patience
 from .store.port import StoreError
 from .telemetry import Record, Telemetry
 
@@ -105,7 +106,8 @@ class _Visit:
         self._left_to_read = max_body_bytes
         self._max_body_bytes = max_body_bytes
         self._body_s = body_s
-        self._body_until: float | None = None
+        self._patience = Patience()
+        self._body_until = 0.0
         self._watch: asyncio.Task[None] | None = None
         self._work: asyncio.Task[Any] | None = None
         self._has_left = False
@@ -116,6 +118,7 @@ class _Visit:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         self._work = asyncio.current_task()
+        self._body_until = time.monotonic() + self._body_s
         try:
             await app(scope, self._receive_counted, self._send_marked)
         except asyncio.CancelledError:
@@ -126,6 +129,7 @@ class _Visit:
             if self._work is not None:
                 self._work.uncancel()
         finally:
+            self._patience.end()
             if self._watch is not None:
                 self._watch.cancel()
 
@@ -154,11 +158,10 @@ class _Visit:
 
     async def _receive_in_time(self) -> Message:
         """The next piece of the body, all of which has to come in time."""
-        if self._body_until is None:
-            self._body_until = asyncio.get_running_loop().time() + self._body_s
+        if self._watch is not None:
+            return await self._receive()
         try:
-            async with asyncio.timeout_at(None if self._watch else self._body_until):
-                return await self._receive()
+            return await self._patience.wait(self._receive(), self._body_until - time.monotonic())
         except TimeoutError:
             words = f"The request was not whole within {self._body_s:g} s."
             raise RequestTooSlow(words, headers={"connection": "close"}) from None
@@ -195,7 +198,7 @@ def _headers(scope: Scope, names: Iterable[bytes]) -> dict[bytes, str]:
 
 
 def new_request_id() -> str:
-    return f"req_{os.urandom(12).hex()}"
+    return f"req_{random.getrandbits(96):024x}"
 
 
 def _request_id(given: str) -> str:

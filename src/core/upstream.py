@@ -6,7 +6,7 @@ Foreign errors become ours at this border; nothing above it knows HTTP. Whoever 
 import asyncio
 import contextlib
 import math
-import os
+import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -105,7 +105,7 @@ class Upstream:
         return model.row.dialect.request(model.endpoint, chat)
 
     def _stamp(self, model: Model) -> Stamp:
-        return Stamp(f"chatcmpl-{os.urandom(12).hex()}", int(self._clock()), model.endpoint.upstream_model)
+        return Stamp(f"chatcmpl-{random.getrandbits(96):024x}", int(self._clock()), model.endpoint.upstream_model)
 
     async def _whole(
         self, model: Model, request: HttpRequest, read: Callable[[bytes], Completion | UpstreamError]
@@ -214,6 +214,7 @@ class ChunkStream:
         self._response = response
         self._dialect = model.row.dialect
         self._decoder = self._dialect.decoder(chat, stamp)
+        self._now = asyncio.get_running_loop().time
         self._started = self._heard = started
         self._held: list[Item] = []
         self._is_over = False  # the body has ended
@@ -224,7 +225,7 @@ class ChunkStream:
         until, raw = self._started + self._timeouts.first_token, b""
         while True:
             try:
-                piece = await self._read(until - _now())
+                piece = await self._read(until - self._now())
             except TimeoutError as error:
                 raise Silent(f"The provider sent no token within {self._timeouts.first_token:g} s.") from error
             items = self._decode(piece)
@@ -244,12 +245,12 @@ class ChunkStream:
         Ends when the answer is finished; raises UpstreamError when it broke off or at `until`, of the loop's clock.
         """
         items, self._held = self._held, []
-        spoke = _now()
+        spoke = self._now()
         while True:
             chunks, failure = self._take(items)
-            if chunks or _now() - spoke >= self._keep_alive_s:
+            if chunks or self._now() - spoke >= self._keep_alive_s:
                 yield chunks
-                spoke = _now()
+                spoke = self._now()
             if failure is not None:
                 raise failure
             if self._saw_done or self._is_over:
@@ -290,12 +291,12 @@ class ChunkStream:
         """What comes next; nothing when it is time to speak. An answer that had finished survives a rough end."""
         idle_at, total_at = self._heard + self._timeouts.idle, self._started + self._timeouts.total
         try:
-            return self._decode(await self._read(min(speak_at, idle_at, total_at, until) - _now()))
+            return self._decode(await self._read(min(speak_at, idle_at, total_at, until) - self._now()))
         except TimeoutError as error:
-            if min(idle_at, total_at, until) > _now():
+            if min(idle_at, total_at, until) > self._now():
                 return []
             failure: UpstreamError = Silent("The provider fell silent in the middle of its answer.")
-            if until <= _now():
+            if until <= self._now():
                 failure = OutOfTime("The gateway's time for one request ran out in the middle of the answer.")
             failure.__cause__ = error
         except UpstreamError as error:
@@ -308,7 +309,7 @@ class ChunkStream:
             piece = await self._response.read(max(0.0, timeout_s))
         except ConnectionLost as error:
             raise Transient(f"The provider failed: {error}.") from error
-        self._heard = _now()
+        self._heard = self._now()
         self._is_over = not piece
         return piece
 
@@ -319,10 +320,10 @@ class ChunkStream:
 async def _read_all(response: HttpResponse, idle_s: float, deadline: float, limit: int) -> bytes:
     """A whole body. Raises Silent past `idle_s` between pieces or past `deadline`, Transient when cut or too large."""
     pieces: list[bytes] = []
-    size = 0
+    size, now = 0, asyncio.get_running_loop().time
     while True:
         try:
-            piece = await response.read(max(0.0, min(idle_s, deadline - _now())))
+            piece = await response.read(max(0.0, min(idle_s, deadline - now())))
         except TimeoutError as error:
             raise Silent("The provider fell silent in the middle of its answer.") from error
         except ConnectionLost as error:

@@ -1,6 +1,5 @@
 """The HTTP client on aiohttp: the default, since it costs a seventh of httpx's CPU a request (docs/decisions.md)."""
 
-import asyncio
 import functools
 import io
 import ssl
@@ -9,6 +8,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from ..patience import Patience
 from .port import ConnectFailed, ConnectionLost, ConnectTimedOut, HttpRequest, TlsFailed, first_of_each
 
 LARGE_BODY_BYTES = 2**20
@@ -25,17 +25,18 @@ class AiohttpClient:
     async def send(self, request: HttpRequest, *, connect_s: float, headers_s: float) -> "AiohttpResponse":
         if self._session is None:
             self._session = self._open_session()
+        asked = self._session.request(
+            request.method,
+            _url(request.url),
+            headers=request.headers,
+            server_hostname=request.tls_name or None,
+            data=_payload(request.body),
+            allow_redirects=False,
+            timeout=_timeout(connect_s),
+        )
+        patience, response = Patience(), None
         try:
-            async with asyncio.timeout(headers_s):
-                response = await self._session.request(
-                    request.method,
-                    _url(request.url),
-                    headers=request.headers,
-                    server_hostname=request.tls_name or None,
-                    data=_payload(request.body),
-                    allow_redirects=False,
-                    timeout=_timeout(connect_s),
-                )
+            response = await patience.wait(asked, headers_s)
         except aiohttp.ClientSSLError as error:
             raise TlsFailed("the provider's certificate was not accepted") from error
         except aiohttp.ConnectionTimeoutError as error:
@@ -46,7 +47,10 @@ class AiohttpClient:
             if isinstance(error, TimeoutError):
                 raise
             raise ConnectionLost("the connection broke before the answer's headers") from error
-        return AiohttpResponse(response)
+        finally:
+            if response is None:
+                patience.end()
+        return AiohttpResponse(response, patience)
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -67,16 +71,18 @@ class AiohttpClient:
 
 
 class AiohttpResponse:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, patience: Patience) -> None:
         self._response = response
+        self._patience = patience
         self.status = response.status
         self.headers = first_of_each(response.headers.items())
 
     async def read(self, timeout_s: float) -> bytes:
         content = self._response.content
         try:
-            async with asyncio.timeout(timeout_s):
-                return await content.readany()
+            if (piece := content.read_nowait()) or content.at_eof():
+                return piece
+            return await self._patience.wait(content.readany(), timeout_s)
         except (aiohttp.ClientError, ConnectionError) as error:
             # What came before the break and was not read yet lies behind the error: it goes first, maybe it is the end.
             if unread := content._read_nowait(-1):  # noqa: SLF001 - the contract suite would see a change
@@ -84,6 +90,7 @@ class AiohttpResponse:
             raise ConnectionLost("the connection broke in the middle of the answer") from error
 
     async def aclose(self) -> None:
+        self._patience.end()
         self._response.close()  # at its end the connection has gone back to the pool already
 
 
