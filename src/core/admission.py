@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from . import breaker as breakers
 from . import limits, throttle
 from .breaker import Breaker
+from .frozen import frozen
 from .limits import Cost, Limit, Window
 from .plan import Image, Plan, members, merged, number
 from .throttle import Throttle
@@ -59,7 +60,7 @@ class Refusal:
         return all(reason.rule in ("in_flight", "interval") for reason in self.reasons)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reservation:
     """A call that may go, at `slot_ms`. What it took, so that it can be settled or given back."""
 
@@ -79,7 +80,7 @@ class Reservation:
         return holds_probe or (self.lease is not None and self.lease in members(image, "q"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """How a call ended.
 
@@ -159,8 +160,9 @@ def _settle(reservation: Reservation, outcome: Outcome, now_ms: int) -> Plan:
         plan.exclude["q"] = frozenset({reservation.lease})
     corrections = {window.attribute: _correction(window, outcome) for window in reservation.windows}
     plan.add = {name: amount for name, amount in corrections.items() if amount}
-    for name in limits.stale(plan.add, reservation.scope.day_starts, now_ms / 1000):
-        del plan.add[name]
+    if plan.add:
+        for name in limits.stale(plan.add, reservation.scope.day_starts, now_ms / 1000):
+            del plan.add[name]
     return plan
 
 

@@ -1,5 +1,6 @@
 """What a caller is given: a whole answer or a stream that has begun, its headers, failures in words that are safe."""
 
+import functools
 import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -9,6 +10,7 @@ from urllib.parse import quote
 from .admission import Reservation
 from .catalog import Model
 from .errors import GatewayError, InternalError, Unavailable, UpstreamError
+from .frozen import frozen
 from .providers.dialect import Endpoint
 from .store.port import StoreError
 from .telemetry import holds_secret
@@ -17,7 +19,7 @@ _KEY_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)  # othe
 _SAFE = "".join(map(chr, range(0x20, 0x7F)))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """A whole answer: JSON."""
 
@@ -36,7 +38,7 @@ class EventStream:
 
 def headers_of(model: Model, reservation: Reservation, *, attempts: int, now: float) -> dict[str, str]:
     """Who answered, after how many calls, and what is left of its tightest limit on requests."""
-    headers = {"x-sluice-model": quote(model.name, safe=_SAFE), "x-sluice-attempts": str(attempts)}
+    headers = {"x-sluice-model": _for_a_header(model.name), "x-sluice-attempts": str(attempts)}
     rows = [
         (window.limit.most - used, window)
         for window, used in zip(reservation.windows, reservation.used, strict=True)
@@ -48,6 +50,11 @@ def headers_of(model: Model, reservation: Reservation, *, attempts: int, now: fl
         headers["x-ratelimit-remaining-requests"] = str(max(0, remaining))
         headers["x-ratelimit-reset-requests"] = str(max(0, math.ceil(window.ends - now)))
     return headers
+
+
+@functools.lru_cache(maxsize=1024)
+def _for_a_header(name: str) -> str:
+    return quote(name, safe=_SAFE)
 
 
 def in_wire_form(error: Exception) -> GatewayError:

@@ -1,13 +1,13 @@
 """A caller's chat request: what the gateway must know of it. The rest of the body is for the provider."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from .body import read_object, require
 from .errors import InvalidRequest
+from .frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chat:
     """`body` is the request as it came and is never changed; `length` is its size in bytes."""
 

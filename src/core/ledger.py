@@ -6,9 +6,9 @@ limits of its own. When a later scope refuses, the earlier ones are given back.
 
 import asyncio
 import contextlib
-import os
+import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from . import breaker as breakers
@@ -16,6 +16,7 @@ from . import routing
 from .admission import Outcome, Refusal, Reservation, Scope
 from .auth import Caller
 from .catalog import Model
+from .frozen import frozen
 from .limits import Cost
 from .need import Need
 from .plan import Image
@@ -24,7 +25,7 @@ from .store.port import StateStore, StoreError
 POLL_S = 0.02  # how often a call that waits for a lease looks again
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grant:
     """The right to ask a model once: the model's reservation, and its account's where that has limits of its own."""
 
@@ -128,7 +129,11 @@ class Ledger:
 
     async def _reserve_scope(self, scope: Scope, need: Need, max_wait_ms: int) -> Reservation | Refusal:
         return await self._store.reserve(
-            scope, Cost(1, need.tokens), now_ms=self.now_ms(), call_id=os.urandom(6).hex(), max_wait_ms=max_wait_ms
+            scope,
+            Cost(1, need.tokens),
+            now_ms=self.now_ms(),
+            call_id=f"{random.getrandbits(48):012x}",
+            max_wait_ms=max_wait_ms,
         )
 
 

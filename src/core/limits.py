@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from .frozen import frozen
 from .plan import Image, Plan, number
 
 _SECONDS = {"minute": 60, "hour": 3600}
@@ -30,7 +31,7 @@ class Limit:
         return f"{self.what}_per_{self.span}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cost:
     """What one call takes from the windows; `tokens` is an estimate until it is settled."""
 
@@ -38,7 +39,7 @@ class Cost:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Window:
     """One limit at one moment. `ends` is Unix time in seconds; `amount` what the call at hand takes from it."""
 
@@ -75,8 +76,8 @@ def take(plan: Plan, taken: list[Window]) -> None:
 def stale(image: Image, day_starts: str, now: float) -> list[str]:
     """Counters of windows before the previous one. The previous one stays: a caller's clock may be late."""
     current = _current(day_starts, int(now // 60))
-    counters = ((name, _counter(name)) for name in image)
-    return [name for name, counter in counters if counter and counter[1] <= current[counter[0]] - 2][:_STALE_AT_ONCE]
+    gone = [name for name in image if (of := _counter(name)) and of[1] <= current[of[0]] - 2]
+    return gone[:_STALE_AT_ONCE]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,18 +1,18 @@
 """What a request needs of a model, read from its body, and the rule that keeps a model from it. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from .catalog import Model
+from .frozen import frozen
 
 BYTES_A_TOKEN = 4  # of text, as an estimate
 DEFAULT_ANSWER_TOKENS = 512  # reserved where the caller sets no limit
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Need:
     """`length`: bytes of the body less inline pictures; `answer_tokens`: the most it may say, None: not said."""
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .frozen import frozen
+
 Value = int | str | frozenset[str]
 Image = Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Condition:
     """`at_most`: missing or not above; `at_least`, `equals`: there and so; `fewer`: missing or a smaller set."""
 
@@ -59,8 +61,9 @@ class Plan:
 
     def apply(self, image: Image) -> dict[str, Value]:
         """The image afterwards. Whether the conditions hold is the caller's affair."""
-        after = {name: value for name, value in image.items() if name not in self.remove}
-        after |= self.set
+        after = {**image, **self.set}
+        for name in self.remove:
+            after.pop(name, None)
         for name, amount in self.add.items():
             before = image.get(name, 0)
             after[name] = (before if isinstance(before, int) else 0) + amount

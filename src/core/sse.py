@@ -5,7 +5,7 @@ Unlike a browser we give out an event that the end of the stream cuts off before
 that line out after `[DONE]`, and whether an answer is whole is judged by its content, not by its framing.
 """
 
-from dataclasses import dataclass
+from .frozen import frozen
 
 BOM = b"\xef\xbb\xbf"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -17,7 +17,7 @@ class EventTooLarge(Exception):
     """An event grew past MAX_EVENT_BYTES."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     data: bytes
     name: str = ""

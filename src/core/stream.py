@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import orjson
 
 from .errors import UpstreamError
+from .frozen import frozen
 
 # A delta with one of these, not empty, is an answer that has begun (`reasoning` and `images`: OpenRouter, Groq).
 _REAL = (
@@ -25,7 +26,7 @@ _REAL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chunk:
     """One `chat.completion.chunk`. `raw` is its JSON as it came; None when there was none or it was mended.
 

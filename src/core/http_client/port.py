@@ -4,11 +4,13 @@ Implementations: `aiohttp.py`, `httpx.py` and, for rehearsals, `demo.py`. One co
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from ..frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class HttpRequest:
     """`url` is sent as it stands, already encoded. Redirects are never followed.
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 from ..chat import Chat
 from ..embedding import Embedding
 from ..errors import UpstreamError
+from ..frozen import frozen
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .limit_headers import LimitHeaders, ReportedLimit, read_limits, wait_for_room
@@ -28,7 +29,7 @@ class Endpoint:
     ca_bundle: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outgoing:
     """What is sent. `dropped` names the fields of the caller's that the provider cannot take and that only advise."""
 
@@ -36,7 +37,7 @@ class Outgoing:
     dropped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stamp:
     """What an answer is called where its provider gives it no name. `created`: Unix seconds."""
 
@@ -53,7 +54,7 @@ class Token:
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Completion:
     """A buffered answer.
 
