@@ -9,9 +9,9 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import routing
 from .admission import Outcome, Refusal, Reservation
@@ -33,7 +33,7 @@ from .relay import Leg, Relay
 from .retries import RetryPolicy, pause_before_again, pause_when_alone
 from .settlement import Settlement
 from .store.port import StoreError
-from .telemetry import Record, Telemetry
+from .telemetry import Record, Telemetry, tokens_in
 from .upstream import ChunkStream, Upstream
 
 SLICE_MS = 20  # of the time that several throttled models are waited for in turn
@@ -231,7 +231,7 @@ class Gateway:
             record.attempts += 1
             is_asked, began = True, time.perf_counter()
             try:
-                async with asyncio.timeout_at(self._must_begin_by(call)):
+                async with self._in_time(call):
                     given = await ask(grant.model)
             except TimeoutError as error:
                 raise OutOfTime("The gateway's time for one request ran out before the model answered.") from error
@@ -248,10 +248,10 @@ class Gateway:
                     self._telemetry.attempted(record, LEFT)
                 await self._ledger.settle(grant, Outcome(is_refund=not is_asked))
 
-    def _must_begin_by(self, call: Call) -> float | None:
+    def _in_time(self, call: Call) -> AbstractAsyncContextManager[Any]:
         """The first attempt has time-outs of its own; a later one has what is left of the request's time."""
         until = call.until if call.record.attempts == 1 else min(call.until, call.deadline)
-        return until if until < math.inf else None
+        return asyncio.timeout_at(until) if until < math.inf else nullcontext()
 
     def _pause(self, error: UpstreamError, asked: int, call: Call) -> float | None:
         pause = pause_before_again(
@@ -268,7 +268,9 @@ class Gateway:
         """A whole answer."""
         self._telemetry.attempted(call.record, "ok")
         try:
-            await self._settlement.answered(call, grant, whole.body.get("usage"), Outcome(verdict=True), whole.reported)
+            usage = whole.body.get("usage")
+            outcome = Outcome(verdict=True, tokens=tokens_in(usage))
+            await self._settlement.answered(call, grant, usage, outcome, whole.reported)
         finally:
             await self._settlement.settle_charge(call)
         return Answer(whole.raw, self._headers(call, grant, whole.dropped))

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from .auth import Caller
 from .catalog import Catalog, Model
@@ -12,6 +13,7 @@ from .plan import Image, number
 
 USES: dict[Kind, str] = {"chat": "chat", "embedding": "embeddings", "image": "images"}
 IDLE_MS = 3_600_000
+_PRIORITY = attrgetter("priority")
 
 
 def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> tuple[list[Model], bool]:
@@ -29,7 +31,7 @@ def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat"
         raise _unknown(asked or category)
     if not allowed:
         raise ModelNotFound(f"No model of size {category} for {USES[kind]} is configured.", param="model")
-    return sorted(allowed, key=lambda model: model.priority), False
+    return sorted(allowed, key=_PRIORITY), False
 
 
 def in_order(models: Sequence[Model], images: Mapping[str, Image], now_ms: int) -> list[Model]:
@@ -50,7 +52,7 @@ def _size(model: Model) -> float:
 
 def by_priority(models: Sequence[Model]) -> Iterator[list[Model]]:
     """Groups of equal priority of a list that is sorted by it."""
-    for _, group in itertools.groupby(models, key=lambda model: model.priority):
+    for _, group in itertools.groupby(models, key=_PRIORITY):
         yield list(group)
 
 

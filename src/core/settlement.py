@@ -67,27 +67,28 @@ class Settlement:
     ) -> None:
         if isinstance(usage, dict):
             call.usages.append(usage)
-        known = replace(outcome, tokens=tokens_in(usage))
-        now_ms = self._ledger.now_ms()
-        await self._ledger.settle(grant, learnt(known, reported, grant.reservations[0], now_ms))
+        await self._ledger.settle(grant, learnt(outcome, reported, grant.reservations[0], self._ledger.now_ms()))
 
     async def leg_over(self, call: Call, leg: Leg) -> None:
         self._telemetry.attempted(call.record, leg.came_to)
-        outcome, model = Outcome(verdict=True if leg.came_to in ("ok", "differs") else None), leg.grant.model
+        usage, model = leg.stream.progress.usage, leg.grant.model
+        outcome = Outcome(verdict=True if leg.came_to in ("ok", "differs") else None, tokens=tokens_in(usage))
         if leg.failure is not None:
             call.record.error = leg.failure.code or leg.failure.kind
-            outcome = outcome_of(leg.failure, model, now_ms=self._ledger.now_ms())
+            judged = outcome_of(leg.failure, model, now_ms=self._ledger.now_ms())
+            outcome = replace(judged, tokens=outcome.tokens)
             self._note_breaker(outcome, leg.grant, call)
         elif leg.came_to != LEFT:
             call.record.error = None if leg.came_to == "ok" else StreamNotRecovered.code
-        await self.answered(call, leg.grant, leg.stream.progress.usage, outcome, leg.stream.reported)
+        await self.answered(call, leg.grant, usage, outcome, leg.stream.reported)
         if leg.failure is not None:
             await self._cool_account(leg.failure, model)
 
     async def settle_charge(self, call: Call) -> None:
         used = call.usages[0] if len(call.usages) == 1 else summed(call.usages)
         call.record.note_usage(used)
-        await self._ledger.settle_charge(call.charge, tokens=tokens_in(used))
+        if call.charge is not None:
+            await self._ledger.settle_charge(call.charge, tokens=tokens_in(used))
 
     def _may_park(self, error: UpstreamError, grant: Grant, call: Call) -> bool:
         """In a category: whether it would be worth asking again, should nobody else have room."""

@@ -102,9 +102,7 @@ def tokens_in(usage: object) -> int | None:
 
 def _count(tokens: object) -> int | None:
     """Anything else than a number of tokens that somebody could have used would corrupt a limit."""
-    if not isinstance(tokens, int) or isinstance(tokens, bool):
-        return None
-    return tokens if 0 <= tokens <= MOST_TOKENS else None
+    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None
 
 
 def holds_secret(text: str, secrets: Iterable[str], *, window: int = 8) -> bool:

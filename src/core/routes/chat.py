@@ -1,12 +1,12 @@
 """`POST /v1/chat/completions`. FastAPI documents it; a request reaches its endpoint straight (`Shortcut`)."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..answers import EventStream
+from ..answers import Answer, EventStream
 from ..gateway import Gateway
 from .openapi import CHAT
 
@@ -31,9 +31,7 @@ def chat_endpoint(gateway: Gateway) -> Endpoint:
             until=scope.get("sluice.deadline", math.inf),
             recovers=_SAID.get(request.headers.get("x-sluice-recover", "").lower()),
         )
-        if isinstance(answer, EventStream):
-            return EventStreamResponse(answer)
-        return Response(answer.body, headers=answer.headers, media_type="application/json")
+        return EventStreamResponse(answer) if isinstance(answer, EventStream) else AnswerResponse(answer)
 
     return chat
 
@@ -65,6 +63,17 @@ class Shortcut:
             await self._others(scope, receive, send)
 
 
+class AnswerResponse(Response):
+    """JSON as it is: Starlette would look through its headers for what we know is not there."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = answer.body
+        length = (b"content-length", b"%d" % len(answer.body))
+        self.raw_headers = [(b"content-type", b"application/json"), length, *_encoded(answer.headers)]
+
+
 class EventStreamResponse(Response):
     """Sends events as they come and closes their source whatever happens, so that no upstream outlives its client."""
 
@@ -72,8 +81,7 @@ class EventStreamResponse(Response):
         self.status_code = 200
         self.background = None
         self._stream = stream
-        own = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in stream.headers.items()]
-        self.raw_headers = [*_STREAM_HEADERS, *own]
+        self.raw_headers = [*_STREAM_HEADERS, *_encoded(stream.headers)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
@@ -84,3 +92,7 @@ class EventStreamResponse(Response):
         finally:
             await self._stream.events.aclose()
             await self._stream.close()
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
