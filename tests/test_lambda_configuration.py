@@ -1,5 +1,6 @@
 """Where a function's configuration lies, how it changes without a deploy, and what its references stand for."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.fake_upstream import FakeUpstream
 from tests.lambda_function import config_file, function, until_ready
 from tests.running_gateway import TOKEN, configuration, model
 from tests.runtime_api import Answer, RuntimeApi
+from tests.template import RESOURCES, VARIABLES, texts
 from tests.test_lambda_stream import event
 
 HERE = "http://127.0.0.1:9"
@@ -64,6 +66,12 @@ def test_without_a_place_the_one_that_ships_is_read() -> None:
     assert loaded.config.state
     assert (loaded.config.state.store, loaded.config.state.table) == ("dynamodb", "sluice")
     assert Path(SHIPPED).name == "config.yaml"
+
+
+def test_the_one_that_ships_names_variables_that_the_template_sets() -> None:
+    named = set(re.findall(r"\$\{(\w+)", Path(SHIPPED).read_text()))
+    assert named == {"AUTH_TOKEN", "SLUICE_STORE", "SLUICE_TABLE", "SLUICE_INSTANCES"}
+    assert named <= VARIABLES.keys()
 
 
 def test_a_file_that_is_not_there_says_so() -> None:
@@ -197,7 +205,11 @@ def test_parameters_are_read_ten_at_a_time_and_all_of_them(aws: str) -> None:
     wanted = {f"ssm:/many/{number}": f"value {number}" for number in range(23)}
     for reference, value in wanted.items():
         boto3.client("ssm").put_parameter(Name=reference.removeprefix("ssm:"), Value=value, Type="SecureString")
-    assert Remote().look_up(frozenset({*wanted, "ssm:/many/none"})) == wanted
+    remote, calls = Remote(), []
+    remote._ssm.client.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
+    assert remote.look_up(frozenset({*wanted, "ssm:/many/none"})) == wanted
+    assert calls == ["GetParameters"] * 3
+    assert "ssm:GetParameters" in texts(RESOURCES["Role"])
 
 
 EXAMPLE = {"auth": {"keys": [{"name": "me", "token": LOCAL_TOKEN}]}}

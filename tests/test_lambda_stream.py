@@ -337,10 +337,10 @@ async def test_each_request_is_a_line_and_its_metrics_and_nothing_holds_a_secret
     (directive,) = of_first["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("Sluice", [["service"]])
     assert (of_first["service"], of_first["Errors"], of_first["BreakerOpenings"]) == ("sluice-test", [0.0], [1.0])
-    assert (of_first["PromptTokens"], of_first["CompletionTokens"]) == ([3.0], [2.0])
+    assert of_first["Tokens"] == [5.0]
     assert 0 < of_first["TimeToFirstToken"][0] < 20_000
     assert 0 < of_first["Overhead"][0] < 20_000
-    assert not {"TimeToFirstToken", "Overhead", "BreakerOpenings"} & of_second.keys()
+    assert not {"Tokens", "TimeToFirstToken", "Overhead", "BreakerOpenings"} & of_second.keys()
     counted = {
         (name, row[by]): row[name][0]
         for name, by in (("Fallbacks", "reason"), ("Refusals", "rule"))

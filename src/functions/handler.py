@@ -1,8 +1,8 @@
 """The function: the gateway behind Lambda's events. `handler` streams under our loop and buffers under Lambda's own.
 
 Environment: SLUICE_CONFIG and SLUICE_CONFIG_TTL (`configuration.py`), POWERTOOLS_SERVICE_NAME (the metrics' dimension
-`service`, by default `sluice`), and whatever variables the configuration names: the one that ships, AUTH_TOKEN and
-SLUICE_TABLE.
+`service`, by default `sluice`), and whatever variables the configuration names: the one that ships, AUTH_TOKEN,
+SLUICE_TABLE, SLUICE_STORE and SLUICE_INSTANCES.
 """
 
 import gc

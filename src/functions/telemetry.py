@@ -97,9 +97,8 @@ def _measured(record: Record) -> Measured:
     measured: Measured = [("Requests", "Count", 1), ("Errors", "Count", (record.status or 500) >= 500)]
     if record.model is not None:
         measured.append(("Overhead", "Milliseconds", record.overhead_s * 1000))
-    for name, tokens in (("PromptTokens", record.prompt_tokens), ("CompletionTokens", record.completion_tokens)):
-        if tokens is not None:
-            measured.append((name, "Count", tokens))
+    if record.prompt_tokens is not None or record.completion_tokens is not None:
+        measured.append(("Tokens", "Count", (record.prompt_tokens or 0) + (record.completion_tokens or 0)))
     if record.first_token_s is not None:
         measured.append(("TimeToFirstToken", "Milliseconds", record.first_token_s * 1000))
     return measured
