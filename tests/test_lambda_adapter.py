@@ -134,6 +134,20 @@ def test_bytes_as_a_whole_are_base64() -> None:
     assert base64.b64decode(whole["body"]) == bytes(range(256))
 
 
+@pytest.mark.parametrize(("kind", "most"), [("image/png", 4_700_000), ("application/json", 6_280_000)])
+def test_as_a_whole_an_answer_that_lambda_would_drop_is_a_413(kind: str, most: int) -> None:
+    """Bytes grow by a third on their way, as base64."""
+
+    async def large(request: Request) -> Response:
+        return Response(b"x" * int(request.query_params["n"]), media_type=kind)
+
+    fits = as_a_whole(one_route(large), event(rawQueryString=f"n={most}"))
+    assert (fits["statusCode"], fits["headers"]["content-type"]) == (200, kind)
+    whole = as_a_whole(one_route(large), event(rawQueryString=f"n={most + 20_000}"))
+    assert (whole["statusCode"], whole["headers"]["content-type"]) == (413, "application/json")
+    assert orjson.loads(whole["body"])["error"]["code"] == "answer_too_large"
+
+
 def test_as_a_whole_a_failure_is_raised_for_the_runtime_to_report() -> None:
     async def fails(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

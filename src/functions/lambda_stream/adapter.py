@@ -22,6 +22,10 @@ from .writer import Buffer, Failure, Writer
 
 _LOG = logging.getLogger(OURS)
 ANSWER_S = 1.0  # before Lambda's deadline the application should be done: time for a last event and for its accounts
+MOST_BYTES = 6 * 2**20  # of an answer as a whole, its envelope included; Lambda drops a larger one
+TOO_LARGE = (
+    "The answer is larger than the 6 MB that Lambda passes on as a whole. Ask for less, or for a smaller picture."
+)
 END_S = 0.3  # before it the application is ended if it is not
 
 Hook = Callable[[], None]
@@ -66,7 +70,7 @@ class StreamingMangum(Mangum):
         try:
             scope, body = scope_of(self._request(event, context)), body_of(event)
         except BadBodyError as error:
-            return await _refuse(writer, str(error))
+            return await _refuse(writer, 400, "invalid_body", str(error))
         except BadEventError as error:
             _LOG.warning("An event was refused: %s", error)
             return await writer.fail(Failure("Sluice.BadEvent", str(error)))
@@ -83,6 +87,14 @@ class StreamingMangum(Mangum):
             loop.run_until_complete(self.start())
         buffer = Buffer()
         loop.run_until_complete(self.stream(event, context, buffer))
+        whole = self._whole(event, context, buffer)
+        if len(orjson.dumps(whole)) > MOST_BYTES:
+            refusal = Buffer()
+            loop.run_until_complete(_refuse(refusal, 413, "answer_too_large", TOO_LARGE))
+            whole = self._whole(event, context, refusal)
+        return whole
+
+    def _whole(self, event: Any, context: Any, buffer: Buffer) -> dict[str, Any]:
         answer = {"status": buffer.status, "headers": buffer.headers, "body": bytes(buffer.body)}
         return self._request(event, context)(cast("Response", answer))
 
@@ -108,8 +120,8 @@ class StreamingMangum(Mangum):
         return None if cycle.is_whole else failure
 
 
-async def _refuse(writer: Writer, message: str) -> None:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_body"}
-    await writer.start(400, [(b"content-type", b"application/json")])
+async def _refuse(writer: Writer, status: int, code: str, message: str) -> None:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    await writer.start(status, [(b"content-type", b"application/json")])
     await writer.write(orjson.dumps({"error": error}))
     await writer.end()
