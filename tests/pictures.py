@@ -13,6 +13,17 @@ def png(width: int = 1, height: int = 1) -> bytes:
     )
 
 
+def pixels(picture: bytes) -> tuple[bytes, bytes]:
+    """Head and pixels of a PNG: one zlib packs them otherwise than another."""
+    chunks: dict[bytes, bytes] = {}
+    at = 8
+    while at < len(picture):
+        (length,) = struct.unpack_from(">I", picture, at)
+        chunks[picture[at + 4 : at + 8]] = picture[at + 8 : at + 8 + length]
+        at += length + 12
+    return chunks[b"IHDR"] + chunks.get(b"PLTE", b""), zlib.decompress(chunks[b"IDAT"])
+
+
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

@@ -302,7 +302,7 @@ def test_the_catalog_knows_every_token_once_to_keep_them_out_of_logs() -> None:
     assert sorted(built.secrets) == sorted(["own", "shared", TOKEN])
 
 
-@pytest.mark.parametrize("name", sorted(PROVIDERS))
+@pytest.mark.parametrize("name", sorted(PROVIDERS.keys() - {"airforce"}))  # whose address changes too often
 def test_every_built_in_provider_needs_no_more_than_a_key_and_perhaps_an_account_and_a_region(name: str) -> None:
     entry = {"name": "m1", "provider": name, "token": "id:secret", "account_id": "abc", "region": "eu-west-1"}
     built = catalog(entry).models[0]

@@ -26,6 +26,7 @@ from tests.running_gateway import TOKEN, running
 MODELS = [
     {"name": "demo/a", "provider": "demo", "model_size": "SMALL", "demo": {"first_token_ms": 0, "token_ms": 0}},
     {"name": "demo/b", "provider": "demo", "model_size": "BIG", "demo": {"first_token_ms": 0, "token_ms": 0}},
+    {"name": "demo/c", "provider": "demo", "model_size": "BIG", "kind": "image", "demo": {"first_token_ms": 0}},
 ]
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 LONGEST_S = 5
@@ -93,7 +94,7 @@ def test_whatever_the_document_allows_or_forbids_has_an_answer(gateway: Gateway,
         with contextlib.suppress(Unsatisfiable):  # a path without anything that could be wrong
             ask()
             asked.add(operation.path)
-    assert "/v1/chat/completions" in asked
+    assert {"/v1/chat/completions", "/v1/images/generations", "/image"} <= asked
 
 
 json_values = st.recursive(

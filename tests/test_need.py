@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from core.chat import parse_chat
-from core.need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
+from core.need import Need, is_larger, need_of_chat, need_without_words, shortfall
 from tests.running_gateway import catalog_of, model
 
 PICTURE = "data:image/png;base64," + "iVBORw0KGgo/" * 1000
@@ -97,7 +97,7 @@ def test_inline_picture_whose_slashes_are_escaped_does_not_count_either() -> Non
 
 
 def test_embedding_has_no_answer_to_reserve_for() -> None:
-    assert need_of_embedding(4000).tokens == 1000
+    assert need_without_words(4000).tokens == 1000
 
 
 @pytest.mark.parametrize(

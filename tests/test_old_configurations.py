@@ -3,6 +3,7 @@ people would write today. The gateway is `sluice serve` with AUTH_TOKEN in its e
 """
 
 import asyncio
+import base64
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -17,7 +18,19 @@ import pytest
 from core.catalog import build_catalog
 from core.config import ConfigError, Loaded, load
 from sluice.check import route_table
-from tests.fake_upstream import DONE, Exchange, FakeUpstream, answers, answers_json, chunk, completion, events, took
+from tests.fake_upstream import (
+    DONE,
+    Exchange,
+    FakeUpstream,
+    Script,
+    answers,
+    answers_json,
+    chunk,
+    completion,
+    events,
+    took,
+)
+from tests.pictures import PNG
 from tests.provider_samples import OF_TRANSLATED, TEXT
 from tests.running_gateway import TOKEN, ask, model, running
 from tests.served import Served, served, sluice
@@ -191,6 +204,51 @@ ASKED_IN_THEIR_WORDS = {
 }
 
 
+# Models of images, as both programs marked them.
+IMAGES = "models:" + "".join(
+    f"""
+  - name: {name}
+    provider: {name.partition("/")[0]}
+    priority: {priority}
+    requests_per_hour: {limit}
+    url: {{upstream}}{path}
+    token: {token}
+    max_request_length: 0
+    model_size: {size}
+"""
+    for priority, (name, path, token, limit, size) in enumerate(
+        [
+            ("cloudflare/cf/black-forest-labs/flux-1-schnell", "/cf/ai/run/@cf/flux-1-schnell", "t-cf", 2, "SMALL"),
+            ("huggingface/black-forest-labs/FLUX.1-dev", "/hf/models/FLUX.1-dev", "t-hf", 100, "BIG"),
+            ("together/black-forest-labs/FLUX.1-schnell", "/together/v1/images/generations", "t-to", 100, "SMALL"),
+            ("aimlapi/flux-pro", "/aimlapi/images/generations", "t-ai", 100, "SMALL"),
+            ("airforce/flux", "/airforce/imagine", "t-air", 100, "SMALL"),
+            ("neighbour/painter", "/neighbour/draw", "t-nb", 100, "SMALL"),
+        ]
+    )
+)
+
+# What each is sent at its address, and what it answers.
+IN_BASE64 = {"data": [{"b64_json": base64.b64encode(PNG).decode()}]}
+DRAWN: dict[str, tuple[dict[str, Any] | None, Script]] = {
+    "cloudflare/cf/black-forest-labs/flux-1-schnell": (
+        {"prompt": "a cat"},
+        answers_json({"result": {"image": base64.b64encode(PNG).decode()}, "success": True}),
+    ),
+    "huggingface/black-forest-labs/FLUX.1-dev": ({"inputs": "a cat"}, answers(PNG, content_type="image/jpeg")),
+    "together/black-forest-labs/FLUX.1-schnell": (
+        {"model": "black-forest-labs/FLUX.1-schnell", "prompt": "a cat", "response_format": "base64"},
+        answers_json(IN_BASE64),
+    ),
+    "aimlapi/flux-pro": (
+        {"model": "flux-pro", "prompt": "a cat", "response_format": "b64_json"},
+        answers_json(IN_BASE64),
+    ),
+    "airforce/flux": (None, answers(PNG)),
+    "neighbour/painter": ({"prompt": "a cat"}, answers(PNG)),
+}
+
+
 def old(text: str, upstream: str = "http://127.0.0.1:9") -> str:
     return text.format(
         upstream=upstream, key_in_url=KEY_IN_URL, gigachat_token=GIGACHAT_TOKEN, cohere_token=COHERE_TOKEN
@@ -328,6 +386,27 @@ async def test_a_size_is_answered_by_its_model_of_least_priority_number(tmp_path
             assert answer.headers["x-sluice-model"] == expected
         answer = await gateway.client.post("/chat/completions", json=ask(model="gpt-4"))
         assert answer.json()["error"]["code"] == "model_not_found"  # short names were sizes once
+
+
+async def test_every_model_of_images_draws_as_it_did(tmp_path: Path, upstream: FakeUpstream) -> None:
+    async with serving(tmp_path, old(IMAGES, upstream.url)) as gateway:
+        for name, (body, script) in DRAWN.items():
+            upstream.script = script
+            answer = await gateway.client.post("/image", json={"model": name, "inputs": "a cat"})
+            assert (answer.status_code, answer.content) == (200, PNG)
+            assert (answer.headers["content-type"], answer.headers["x-sluice-model"]) == ("image/png", name)
+            asked = upstream.requests[-1]
+            if body is None:
+                assert (asked.method, asked.path) == ("GET", "/airforce/imagine?model=flux&prompt=a+cat")
+            else:
+                assert (asked.method, asked.json) == ("POST", body)
+                assert asked.headers["authorization"].startswith("Bearer t-")
+        upstream.script = answers(PNG)
+        best = [
+            await gateway.client.post("/image", json={"model": model, "prompt": "x"}) for model in ("all", "", "all")
+        ]
+    first, second = list(DRAWN)[:2]
+    assert [answer.headers["x-sluice-model"] for answer in best] == [first, second, second], "the first has two an hour"
 
 
 async def test_the_old_time_out_bounds_a_whole_answer_but_not_the_length_of_a_stream(upstream: FakeUpstream) -> None:

@@ -14,7 +14,7 @@ from core.providers.demo import DEMO
 from core.providers.dialect import Completion, Provider
 from core.providers.openai import OpenAIDialect
 from core.providers.quirks import ANY, Mend, listed_models
-from core.providers.rows import ROWS
+from core.providers.rows import AIRFORCE, ROWS
 from core.stream import Chunk, Done
 from tests.fake_upstream import FakeUpstream, answers
 from tests.provider_rig import (
@@ -65,7 +65,7 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 def test_every_row_has_sample_bytes_and_every_folder_of_samples_a_row() -> None:
-    names = {row.name for row in (*ROWS, *TRANSLATED)}
+    names = {row.name for row in (*ROWS, *TRANSLATED, AIRFORCE)}
     assert names - SPEAKS_AS.keys() == {path.name for path in FOLDER.iterdir() if path.is_dir()}
     assert set(PROVIDERS) == {*names, DEMO.name}
 

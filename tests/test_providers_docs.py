@@ -58,6 +58,7 @@ def features(samples: Samples) -> dict[str, str]:
         "JSON schema": yes("json_schema" in row.capabilities),
         "Reasoning": reasoning(samples),
         "Embeddings": yes(row.embeddings is not None if row in TRANSLATED else "embeddings" in kinds),
+        "Images": yes(row.images is not None),
         "Usage in a stream": "always" if has_usage(samples, asked=False) else "when asked for",
         "Limit headers": yes(bool(row.limit_headers)),
         "Needs a key": yes(row.needs_token),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from core.config import load
+from tests.pictures import pixels
 from tests.served import environment, free_port, served
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +83,9 @@ async def output_of(block: Block, command: list[str], folder: Path) -> str:
 @pytest.mark.parametrize("block", runs("bash"), ids=lambda block: block.mark)
 async def test_each_curl_command_does_what_is_said_of_it(tmp_path: Path, block: Block) -> None:
     out = await output_of(block, ["bash", "-c"], tmp_path)
+    if "/image" in block.text:
+        assert pixels((tmp_path / "picture.png").read_bytes()) == pixels((ROOT / "docs/picture.png").read_bytes())
+        return
     if "pool" in block.mark:
         assert re.findall("x-sluice-model: (.*)\r", out) == ["demo/best", "demo/best", "demo/next"]
         return

@@ -21,10 +21,11 @@ _SAFE = "".join(map(chr, range(0x20, 0x7F)))
 
 @frozen
 class Answer:
-    """A whole answer: JSON."""
+    """A whole answer, as JSON or, of `media_type`, as a picture."""
 
     body: bytes
     headers: dict[str, str]
+    media_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,19 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from .admission import Scope
 from .breaker import Breaker
 from .config import Config, Loaded, ModelEntry, ProviderEntry
-from .config.cross_checks import categories_of, row_of
+from .config.cross_checks import categories_of, kind_of, row_of
 from .config.schema import Breaker as BreakerBlock
 from .config.schema import Kind, Limits, Settings
 from .config.schema import Throttle as ThrottleBlock
 from .config.schema import Timeouts as TimeoutsBlock
 from .limits import Limit
 from .providers.dialect import Endpoint, Provider
+from .providers.images import images_at
 from .throttle import Throttle
 
 
@@ -93,14 +94,16 @@ def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:
     capabilities = row.capabilities if settled.capabilities is None else frozenset(settled.capabilities)
     breaker, timeouts = _breaker(settled), _timeouts(settled)
     provider = config.providers.get(entry.provider)
+    kind = kind_of(settled)
+    if kind == "image" and row.images is None:
+        row = replace(row, images=images_at(row, settled.url))
     account = _account(entry.provider, provider, breaker, timeouts, row.day_starts)
-    is_image = settled.kind == "image" or settled.max_request_length == 0  # 0: the old mark of an image model
     return Model(
         name=entry.name,
         provider=entry.provider,
         row=row,
-        endpoint=_endpoint(settled, row),
-        kind="image" if is_image else settled.kind or "chat",
+        endpoint=_endpoint(settled, row, kind),
+        kind=kind,
         category=settled.model_size,
         priority=settled.priority,
         capabilities=capabilities,
@@ -189,11 +192,10 @@ def _over(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _endpoint(settled: ModelEntry, row: Provider) -> Endpoint:
+def _endpoint(settled: ModelEntry, row: Provider, kind: Kind) -> Endpoint:
     upstream_model = settled.upstream_model or _upstream_id(settled.name, settled.provider, row)
-    base_url = settled.base_url or row.base_url.format(account_id=settled.account_id, region=settled.region)
-    path = row.embeddings_path if settled.kind == "embedding" else row.chat_path
-    url = settled.url or base_url.rstrip("/") + path.format(model=quote(upstream_model, safe=""))
+    parts = {"account_id": settled.account_id, "region": settled.region}
+    url = settled.url or row.address_of(kind, upstream_model, settled.base_url or "", **parts)
     url, key = row.without_key(url)
     if settled.demo:
         url += "?" + urlencode(settled.demo.model_dump(exclude_none=True))

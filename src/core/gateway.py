@@ -22,11 +22,12 @@ from .call import LEFT, Call
 from .catalog import Catalog, Model
 from .chat import Chat, parse_chat
 from .config.schema import Kind
+from .drawing import parse_drawing, parse_plain_drawing
 from .embedding import parse_embedding
 from .errors import GatewayError, OutOfTime, UpstreamError
 from .holding import hold_status
 from .ledger import Grant, Ledger
-from .need import Need, is_larger, need_of_chat, need_of_embedding, shortfall
+from .need import Need, is_larger, need_of_chat, need_without_words, shortfall
 from .providers.dialect import Completion
 from .recovery import Continuation, Sent, continued
 from .relay import Leg, Relay
@@ -98,8 +99,17 @@ class Gateway:
     async def embed(self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf) -> Answer:
         """Answer a request for embeddings. Raises GatewayError. `until` as for a chat."""
         embedding = parse_embedding(raw)
-        call = self._call("embedding", embedding.model, need_of_embedding(embedding.length), caller, record, until)
+        call = self._call("embedding", embedding.model, need_without_words(embedding.length), caller, record, until)
         grant, whole = await self._answer(call, lambda model: self._upstream.embed(model, embedding))
+        return await self._hand_over(call, grant, whole)
+
+    async def draw(
+        self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf, is_plain: bool = False
+    ) -> Answer:
+        """Answer a request for pictures, in OpenAI's form or, `is_plain`, in the older one. Raises GatewayError."""
+        drawing = parse_plain_drawing(raw) if is_plain else parse_drawing(raw)
+        call = self._call("image", drawing.model, need_without_words(drawing.length), caller, record, until)
+        grant, whole = await self._answer(call, lambda model: self._upstream.draw(model, drawing))
         return await self._hand_over(call, grant, whole)
 
     def _call(self, kind: Kind, asked: str, need: Need, caller: Caller, record: Record, until: float) -> Call:
@@ -273,7 +283,7 @@ class Gateway:
             await self._settlement.answered(call, grant, usage, outcome, whole.reported)
         finally:
             await self._settlement.settle_charge(call)
-        return Answer(whole.raw, self._headers(call, grant, whole.dropped))
+        return Answer(whole.raw, self._headers(call, grant, whole.dropped), whole.media_type)
 
     def _pass_on(self, call: Call, chat: Chat, grant: Grant, stream: ChunkStream) -> EventStream:
         """A stream that has begun."""

@@ -1,4 +1,4 @@
-"""Pictures at addresses, fetched and put into a chat for a provider that takes bytes alone."""
+"""Pictures at addresses, fetched: for a provider that takes bytes alone, or for a caller who wants them."""
 
 import asyncio
 import base64
@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from .chat import Chat
-from .errors import ClientFault
+from .errors import ClientFault, Transient
 from .fetcher import Fetcher, NotFetched
 from .picture import Picture
+from .providers.dialect import Drawings, Drawn
 
 Json = dict[str, Any]
 MAX_PICTURES = 16
+MAX_DRAWN_BYTES = 64 * 2**20  # of all pictures of an answer
 MAX_BYTES = 20 * 2**20  # of all pictures of a chat, shared evenly; Gemini takes no more in one request
 
 
@@ -32,6 +34,21 @@ async def with_pictures_inside(chat: Chat, fetcher: Fetcher, *, max_bytes: int =
         pictures[url] = _data_url(picture)
     messages = [_filled(message, pictures) for message in chat.body["messages"]]
     return replace(chat, body={**chat.body, "messages": messages})
+
+
+async def with_bytes(drawings: Drawings, fetcher: Fetcher) -> Drawings:
+    """The same pictures, those at addresses too. Raises Transient for one that fails."""
+    most = MAX_DRAWN_BYTES // len(drawings.drawn)
+    return replace(drawings, drawn=tuple([await _within_reach(one, fetcher, most) for one in drawings.drawn]))
+
+
+async def _within_reach(drawn: Drawn, fetcher: Fetcher, most: int) -> Drawn:
+    if drawn.picture is not None:
+        return drawn
+    try:
+        return Drawn(await fetcher.fetch(drawn.url, max_bytes=most), about=drawn.about)
+    except NotFetched as error:
+        raise Transient(f"The provider's picture could not be fetched: {error}.") from error
 
 
 async def _fetched(fetcher: Fetcher, url: str, spot: str, most: int) -> Picture | ClientFault:

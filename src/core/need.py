@@ -51,7 +51,8 @@ def need_of_chat(body: dict[str, Any], length: int, *, answers: int) -> Need:
     )
 
 
-def need_of_embedding(length: int) -> Need:
+def need_without_words(length: int) -> Need:
+    """Of embeddings and pictures: no token is said in answer."""
     return Need(length=length, answer_tokens=0)
 
 

@@ -19,18 +19,22 @@ _PRIORITY = attrgetter("priority")
 def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> tuple[list[Model], bool]:
     """The models to try, by priority, and whether they were asked for by name: then that one and its fallbacks.
 
-    `asked` is a model's name or alias, a category in any case, or empty: the default category. Raises ModelNotFound,
-    also for what the caller's key is not allowed to use: what others may use is not its business.
+    `asked` is a model's name or alias, a category in any case, or empty: the default category, or any where images are
+    asked for, since their models are few. Raises ModelNotFound, also for what the caller's key is not allowed to use:
+    what others may use is not its business.
     """
     category = _category(catalog, asked)
     if category is None:
         return _by_name(catalog, catalog.by_name[asked], asked, caller, kind), True
-    models = [model for model in catalog.of_category(category) if model.kind == kind and not model.is_off]
+    is_any = kind == "image" and not asked
+    pool = [m for m in catalog.models if m.category] if is_any else catalog.of_category(category)
+    models = [model for model in pool if model.kind == kind and not model.is_off]
     allowed = [model for model in models if may_use(caller, model)]
     if models and not allowed:
         raise _unknown(asked or category)
     if not allowed:
-        raise ModelNotFound(f"No model of size {category} for {USES[kind]} is configured.", param="model")
+        size = "any size" if is_any else f"size {category}"
+        raise ModelNotFound(f"No model of {size} for {USES[kind]} is configured.", param="model")
     return sorted(allowed, key=_PRIORITY), False
 
 

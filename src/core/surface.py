@@ -23,6 +23,7 @@ from .retries import RetryPolicy
 from .routes.chat import Shortcut, chat_endpoint, chat_routes
 from .routes.embeddings import embedding_routes
 from .routes.health import health_routes
+from .routes.images import image_routes
 from .routes.models import model_routes
 from .store.port import StoreError
 from .telemetry import Telemetry
@@ -79,6 +80,7 @@ def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Doo
     chat = chat_endpoint(gateway)
     api.include_router(chat_routes(chat))
     api.include_router(embedding_routes(gateway))
+    api.include_router(image_routes(gateway))
     api.include_router(model_routes(catalog, door.started))
     api.include_router(health_routes(catalog, ledger))
     for make_routes in door.routes:

@@ -16,6 +16,7 @@ from .aws_credentials import AwsCredentials
 from .aws_signature import sign
 from .catalog import Model
 from .chat import Chat
+from .drawing import Drawing
 from .embedding import Embedding
 from .errors import Operator, OutOfTime, Silent, Transient, UpstreamError
 from .fetcher import Fetcher
@@ -28,8 +29,9 @@ from .http_client.port import (
     HttpResponse,
     TlsFailed,
 )
-from .inlining import with_pictures_inside
-from .providers.dialect import Completion, Login, Outgoing, Stamp, Token
+from .inlining import with_bytes, with_pictures_inside
+from .providers.dialect import Completion, Drawings, Images, Login, Outgoing, Stamp, Token
+from .providers.drawn import answer_of
 from .providers.limit_headers import ReportedLimit
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
 from .tokens import Tokens
@@ -76,6 +78,21 @@ class Upstream:
         assert language is not None, "the configuration is refused otherwise"
         return await self._whole(model, language.embedding_request(model.endpoint, embedding), language.embedding)
 
+    async def draw(self, model: Model, drawing: Drawing) -> Completion:
+        """Ask for pictures, and for them again where they are not there at once. Raises UpstreamError."""
+        language, total_s = model.row.images, model.timeouts.buffered_total
+        assert language is not None, "the catalog sees to that"
+        outgoing = language.drawing_request(model.endpoint, drawing)
+        try:
+            async with asyncio.timeout(total_s):
+                found, reported = await self._drawings(model, language, outgoing.request)
+                if drawing.wants_bytes:
+                    found = await with_bytes(found, self._fetcher)
+        except TimeoutError as error:
+            raise Silent(f"The provider did not finish the picture within {total_s:g} s.") from error
+        answer = answer_of(drawing, found, now=self._clock())
+        return replace(answer, dropped=outgoing.dropped, reported=reported)
+
     async def open_stream(self, model: Model, chat: Chat) -> "ChunkStream":
         """Ask for a stream and wait until the answer has begun: up to its first real chunk. Raises UpstreamError."""
         started = _now()
@@ -110,6 +127,14 @@ class Upstream:
     async def _whole(
         self, model: Model, request: HttpRequest, read: Callable[[bytes], Completion | UpstreamError]
     ) -> Completion:
+        raw, reported = await self._body(model, request)
+        answer = read(raw)
+        if isinstance(answer, UpstreamError):
+            raise answer
+        return replace(answer, reported=reported) if reported else answer
+
+    async def _body(self, model: Model, request: HttpRequest) -> tuple[bytes, tuple[ReportedLimit, ...]]:
+        """The body of a 200, and what came with it of the provider's limits."""
         timeouts = model.timeouts
         deadline = _now() + timeouts.buffered_total
         response = await self._ask(model, request, headers_s=min(timeouts.response, timeouts.buffered_total))
@@ -117,11 +142,20 @@ class Upstream:
             raw = await _read_all(response, timeouts.idle, deadline, MAX_BUFFERED_BYTES)
         finally:
             await response.aclose()
-        answer = read(raw)
-        if isinstance(answer, UpstreamError):
-            raise answer
-        reported = model.row.reported(response.headers, now=self._clock())
-        return replace(answer, reported=reported) if reported else answer
+        return raw, model.row.reported(response.headers, now=self._clock())
+
+    async def _drawings(
+        self, model: Model, language: Images, request: HttpRequest
+    ) -> tuple[Drawings, tuple[ReportedLimit, ...]]:
+        while True:
+            raw, reported = await self._body(model, request)
+            found = language.drawings(raw, model.endpoint)
+            if isinstance(found, UpstreamError):
+                raise found
+            if isinstance(found, Drawings):
+                return found, reported
+            await asyncio.sleep(found.after_s)
+            request = found.request
 
     async def _ask(self, model: Model, request: HttpRequest, *, headers_s: float) -> HttpResponse:
         """An answer with status 200; any other is raised as what it means."""

@@ -33,6 +33,8 @@ _PATHS = frozenset(
         "/v1/chat/completions",
         "/chat/completions",
         "/v1/embeddings",
+        "/v1/images/generations",
+        "/image",
         "/v1/models",
         "/models",
         "/ping",

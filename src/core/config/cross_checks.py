@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..providers import PROVIDERS, find_provider
 from ..providers.dialect import Provider
-from .schema import Config, KeyEntry, ModelEntry, Settings
+from .schema import Config, KeyEntry, Kind, ModelEntry, Settings
 from .source import Path, Problem
 
 CATEGORIES = ("SMALL", "BIG")
@@ -50,6 +50,11 @@ def row_of(config: Config, model: ModelEntry) -> Provider:
     entry = config.providers.get(model.provider)
     addresses = [address for one in (model, entry) if one for address in (one.url, one.base_url) if address]
     return find_provider(dialect_of(config, model), next(iter(addresses), ""))
+
+
+def kind_of(settings: Settings) -> Kind:
+    """What a model is for; a length of 0 is the old mark of one for images."""
+    return "image" if settings.max_request_length == 0 else settings.kind or "chat"
 
 
 def _keys(config: Config, names: set[str], categories: list[str]) -> Iterator[Problem]:
@@ -161,6 +166,8 @@ def _reachable(config: Config, model: ModelEntry, path: Path) -> Iterator[Proble
     if not any(s.url or s.base_url for s in settings):
         if not row.base_url:
             yield Problem((*path, "provider"), "is not a provider that is built in: give it a url or a base_url")
+        if row.base_url and row.images is None and any(kind_of(s) == "image" for s in settings):
+            yield Problem(path, f"needs a url or a base_url: nothing is known of pictures by {row.name}")
         for key in ("account_id", "region"):
             if f"{{{key}}}" in row.base_url and not any(getattr(s, key) for s in settings):
                 yield Problem(path, f"needs {'an' if key[0] == 'a' else 'a'} {key}: the address of {row.name} holds it")

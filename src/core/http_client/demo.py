@@ -5,6 +5,7 @@ What to play is in the address: `demo://local/v1/chat/completions?status=503&eve
 """
 
 import asyncio
+import base64
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,7 +15,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
+from .painting import paint
 from .port import ConnectionLost, HttpRequest
+
+DRAWN_SIZE = "512x512"
+MOST_DRAWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +57,15 @@ class DemoClient:
         if script.status != 200:
             message = f"The demo provider was told to answer {script.status}."
             return _failure(script.status, message, script.retry_after_seconds)
-        if fault := _fault_in(body):
+        is_drawing = urlsplit(request.url).path.endswith("/images/generations")
+        if fault := _fault_in_drawing(body) if is_drawing else _fault_in(body):
             return _failure(400, fault)
-        reply = _Reply(script, body)
         if body.get("stream"):
-            return DemoResponse(200, {"content-type": "text/event-stream"}, reply.events())
+            return DemoResponse(200, {"content-type": "text/event-stream"}, _Reply(script, body).events())
         async with asyncio.timeout(headers_s):
             await asyncio.sleep(script.first_token_ms / 1000)
-        return DemoResponse(200, {"content-type": "application/json"}, reply.whole())
+        whole = _painted(body) if is_drawing else _Reply(script, body).whole()
+        return DemoResponse(200, {"content-type": "application/json"}, whole)
 
     async def aclose(self) -> None:
         self._asked.clear()
@@ -104,6 +110,27 @@ def _fault_in(body: dict[str, Any]) -> str:
     if not isinstance(body.get("stream_options"), dict | None):
         return "`stream_options` must be an object."
     return ""
+
+
+def _fault_in_drawing(body: dict[str, Any]) -> str:
+    if not all(16 <= side <= 2048 for side in _sides(body)):
+        return "`size` must be auto, or width x height of 16 to 2048 each."
+    if (body.get("n") or 1) > MOST_DRAWN:
+        return f"`n` must be at most {MOST_DRAWN}."
+    return ""
+
+
+def _sides(body: dict[str, Any]) -> tuple[int, int]:
+    """Of what is no size at all, 0."""
+    asked = str(body.get("size") or "auto")
+    width, _, height = (DRAWN_SIZE if asked == "auto" else asked).partition("x")
+    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else (0, 0)
+
+
+async def _painted(body: dict[str, Any]) -> AsyncIterator[bytes]:
+    pictures = [paint(f"{body['prompt']}{number or ''}", *_sides(body)) for number in range(body.get("n") or 1)]
+    data = [{"b64_json": base64.b64encode(picture).decode()} for picture in pictures]
+    yield orjson.dumps({"created": int(time.time()), "data": data})
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -10,12 +10,12 @@ from .dialect import Provider
 from .gigachat import GIGACHAT
 from .google import GEMINI, GOOGLE, VERTEX
 from .openai import OpenAIDialect
-from .rows import CLOUDFLARE, ROWS
+from .rows import AIRFORCE, CLOUDFLARE, ROWS
 
 # They have a language of their own, each in a file of its own.
 TRANSLATED = (ANTHROPIC, BEDROCK, CLOUDFLARE_RUN, COHERE, GEMINI, GIGACHAT, GOOGLE, VERTEX)
 
-PROVIDERS: dict[str, Provider] = {row.name: row for row in (*ROWS, *TRANSLATED, DEMO)}
+PROVIDERS: dict[str, Provider] = {row.name: row for row in (*ROWS, *TRANSLATED, AIRFORCE, DEMO)}
 
 
 def find_provider(name: str, url: str = "") -> Provider:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from . import quirks
 from .dialect import Endpoint, Provider
 from .exchange import bearer
+from .images import OpenAIImages
 from .limit_headers import standard
 from .openai import OpenAIDialect
 
@@ -33,12 +34,14 @@ class AzureDialect(OpenAIDialect):
         return bearer(endpoint) if endpoint.token.startswith("eyJ") else {"api_key": endpoint.token}
 
 
+_DIALECT = AzureDialect(mends=(quirks.no_delta, quirks.filters_without_name))
 AZURE = Provider(
     name="azure",
-    dialect=AzureDialect(mends=(quirks.no_delta, quirks.filters_without_name)),
+    dialect=_DIALECT,
     base_url="https://{account_id}.openai.azure.com",
     chat_path="/openai/v1/chat/completions",
     embeddings_path="/openai/v1/embeddings",
+    images=OpenAIImages(_DIALECT, "/openai/v1/images/generations"),
     models_url="",  # its list is what could be deployed, not what is
     # Resets are in milliseconds: of 120 requests a minute one is back after 500 (seen in 2026).
     limit_headers=standard("minute", "minute", reset_unit="ms"),

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
-from urllib.parse import parse_qsl, urlencode
+from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import parse_qsl, quote, urlencode
 
 from ..chat import Chat
+from ..drawing import Drawing
 from ..embedding import Embedding
 from ..errors import UpstreamError
 from ..frozen import frozen
 from ..http_client.port import HttpRequest
+from ..picture import Picture
 from ..stream import Decoder
 from .limit_headers import LimitHeaders, ReportedLimit, read_limits, wait_for_room
 
@@ -58,14 +60,48 @@ class Token:
 class Completion:
     """A buffered answer.
 
-    `raw` is the JSON for the caller, `body` the same, read; `dropped` as in `Outgoing`; `reported` is what came with it
-    of the provider's limits.
+    `raw` is what the caller gets, in JSON unless `media_type` says otherwise, `body` the same, read; `dropped` as in
+    `Outgoing`; `reported` is what came with it of the provider's limits.
     """
 
     body: dict[str, Any]
     raw: bytes
     dropped: tuple[str, ...] = ()
     reported: tuple[ReportedLimit, ...] = ()
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One picture, or the address where it lies.
+
+    `form`: how it came, where that was in OpenAI's way; `about`: what that form says of it besides.
+    """
+
+    picture: Picture | None = None
+    url: str = ""
+    form: Literal["", "b64_json", "url"] = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawings:
+    """All pictures of an answer.
+
+    `body`: what OpenAI's form says beside them; `raw`: the answer as it came, where it has that form.
+    """
+
+    drawn: tuple[Drawn, ...]
+    body: dict[str, Any] = field(default_factory=dict)
+    raw: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The pictures are not there yet, or lie elsewhere at the same provider: this has them, after so long."""
+
+    request: HttpRequest
+    after_s: float = 0.0
 
 
 class Dialect(Protocol):
@@ -99,6 +135,22 @@ class Embeddings(Protocol):
         ...
 
 
+class Images(Protocol):
+    """A language in which pictures are asked for."""
+
+    def path(self, upstream_model: str) -> str:
+        """What is appended to the base URL."""
+        ...
+
+    def drawing_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:
+        """Raises UpstreamError, `reached=False`, for what cannot be said to this provider."""
+        ...
+
+    def drawings(self, raw: bytes, endpoint: Endpoint) -> Drawings | Later | UpstreamError:
+        """The body of a 200 that answers `drawing_request`, or the request of a `Later`."""
+        ...
+
+
 class Login(Protocol):
     """How a key is exchanged for a token, which is then sent as a bearer's."""
 
@@ -116,7 +168,8 @@ class Provider:
     `base_url` may hold `{account_id}` and `{region}`, which a configuration must then have, `chat_path` `{model}`; an
     empty `base_url`: the configuration must have a `url` or a `base_url`. `model_prefix` stands before the id that the
     provider knows a model by. `models_url` is its list of models when that is not `base_url/models`; empty: it has
-    none. `vectors` is how it is asked for embeddings where its dialect does not know them. `key_in_url` is the part of
+    none. `vectors` is how it is asked for embeddings where its dialect does not know them. `images` is how it is asked
+    for pictures, at `images_base_url` where that is not `base_url`; None: not known. `key_in_url` is the part of
     a query in which old configurations have the key: it is taken out and sent as a token. `day_starts` is when its
     daily limits begin anew. `login` is there where the key is not what is sent. `takes_picture_addresses` False:
     pictures at an address are fetched and sent along. `aws_service`: without a token, requests are signed for it.
@@ -133,6 +186,8 @@ class Provider:
     capabilities: frozenset[str] = frozenset({"tools", "vision", "json_schema", "streaming"})
     limit_headers: tuple[LimitHeaders, ...] = ()
     vectors: Embeddings | None = None
+    images: Images | None = None
+    images_base_url: str = ""
     key_in_url: str = ""
     day_starts: str = "00:00 Etc/UTC"
     takes_picture_addresses: bool = True
@@ -143,6 +198,20 @@ class Provider:
     def embeddings(self) -> Embeddings | None:
         """None: it has none."""
         return self.vectors or (self.dialect if isinstance(self.dialect, Embeddings) else None)
+
+    def address_of(self, kind: str, upstream_model: str, base_url: str, **parts: str | None) -> str:
+        """Where a model is asked: below a `base_url` that is configured, else below the provider's, which has `parts`.
+
+        Pictures may lie elsewhere than chats: a `base_url` that ends as a chat's does is taken without that end.
+        """
+        own, path = self.base_url, self.embeddings_path if kind == "embedding" else self.chat_path
+        path = path.format(model=quote(upstream_model, safe=""))
+        if kind == "image":
+            own = self.images_base_url or self.base_url
+            assert self.images is not None, "the catalog sees to that"
+            path = self.images.path(upstream_model)
+        base_url = base_url.rstrip("/").removesuffix(self.base_url.removeprefix(own))
+        return (base_url or own.format(**parts).rstrip("/")) + path
 
     def without_key(self, url: str) -> tuple[str, str]:
         """An address and the key that it held, which is empty where it held none."""

@@ -21,6 +21,7 @@ from .conversation import Message, ToolCall, cannot_take, kept, messages_of, onl
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp, Token
 from .exchange import NOT_JSON, EventDecoder, headers_of, odd_answer, read_json, read_report
 from .failures import classify, error_inside, report_of
+from .gigachat_images import GigaChatImages
 from .openai import OpenAIDialect
 from .parameters import dropped, format_of, most_tokens_of
 from .tools import choice_of, offered_tools
@@ -263,5 +264,6 @@ GIGACHAT = Provider(
     dialect=GigaChatDialect(),
     base_url="https://gigachat.devices.sberbank.ru/api/v1",
     login=GigaChatLogin(),
+    images=GigaChatImages(),
     capabilities=frozenset({"tools", "json_schema", "streaming"}),
 )

@@ -29,6 +29,7 @@ from .conversation import (
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
 from .exchange import EventDecoder, bearer, headers_of, read_json
 from .google_answers import GoogleTranslation, completion, failure
+from .google_images import GoogleImages
 from .openai import OpenAIDialect
 from .parameters import dropped, effort_of, format_of, most_tokens_of, stops_of
 from .tools import Tool, choice_of, tools_of
@@ -235,6 +236,7 @@ GOOGLE = Provider(
     chat_path="/models/{model}:generateContent",
     embeddings_path="/openai/embeddings",
     vectors=OpenAIDialect(),
+    images=GoogleImages(),
     key_in_url="key",
     day_starts="00:00 America/Los_Angeles",  # https://ai.google.dev/gemini-api/docs/rate-limits
     takes_picture_addresses=False,
@@ -245,5 +247,6 @@ VERTEX = Provider(
     dialect=GoogleDialect(is_vertex=True),
     base_url="https://{region}-aiplatform.googleapis.com/v1/projects/{account_id}/locations/{region}/publishers/google",
     chat_path="/models/{model}:generateContent",
+    images=GoogleImages(is_vertex=True),
     takes_picture_addresses=False,
 )

@@ -38,7 +38,7 @@ class OpenAIDialect:
             body["messages"] = without_extra(body["messages"])
         if self.mend_request is not None:
             body = self.mend_request(body)
-        return Outgoing(self._post(endpoint, body, is_stream=chat.stream))
+        return Outgoing(self.post(endpoint, body, is_stream=chat.stream))
 
     def decoder(self, chat: Chat, stamp: Stamp) -> "OpenAIDecoder":  # noqa: ARG002 - it has a name of its own
         return OpenAIDecoder(self, Notes(wants_usage=chat.wants_usage))
@@ -50,7 +50,7 @@ class OpenAIDialect:
         return Completion(answer.body, orjson.dumps(answer.body))
 
     def embedding_request(self, endpoint: Endpoint, embedding: Embedding) -> HttpRequest:
-        return self._post(endpoint, {**embedding.body, "model": endpoint.upstream_model}, is_stream=False)
+        return self.post(endpoint, {**embedding.body, "model": endpoint.upstream_model})
 
     def embedding(self, raw: bytes) -> Completion | UpstreamError:
         return self._answer(raw, "data")
@@ -62,7 +62,7 @@ class OpenAIDialect:
         """The header that has our key, its name with `_` for `-`."""
         return bearer(endpoint)
 
-    def _post(self, endpoint: Endpoint, body: dict[str, Any], *, is_stream: bool) -> HttpRequest:
+    def post(self, endpoint: Endpoint, body: dict[str, Any], *, is_stream: bool = False) -> HttpRequest:
         headers = headers_of(endpoint, is_stream=is_stream, **self.credentials(endpoint))
         return HttpRequest(self.address(endpoint), headers, orjson.dumps(body))
 

@@ -5,9 +5,13 @@ was not seen in either. A capability that only some models of a provider have is
 `capabilities` add it.
 """
 
+import re
+
 from . import quirks
 from .azure import AZURE
 from .dialect import Provider
+from .fireworks_images import FireworksImages
+from .images import AirforceImages, ChatImages, FlatImages, OpenAIImages
 from .limit_headers import DRAFT, LimitHeaders, standard
 from .openai import OpenAIDialect
 
@@ -19,6 +23,7 @@ OPENAI = Provider(
     dialect=OpenAIDialect(),
     base_url="https://api.openai.com/v1",
     limit_headers=standard("minute", "minute"),
+    images=OpenAIImages(),
 )
 
 OPENROUTER = Provider(
@@ -29,6 +34,7 @@ OPENROUTER = Provider(
     limit_headers=(  # (m) only on a 429
         LimitHeaders("requests", None, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
     ),
+    images=ChatImages(),
 )
 
 GROQ = Provider(
@@ -90,6 +96,16 @@ CLOUDFLARE = Provider(
     models_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai/models/search",
     model_prefix="@",
     capabilities=_TEXT,
+    images=FlatImages(
+        template="/run/{model}",
+        same=("guidance", "negative_prompt", "num_steps", "seed", "steps"),
+        takes_sides=True,
+        without_sides=re.compile("flux-1-schnell"),
+        as_form=re.compile(
+            "flux-2-"
+        ),  # https://developers.cloudflare.com/changelog/2026-01-28-flux-2-klein-9b-workers-ai/
+    ),
+    images_base_url="https://api.cloudflare.com/client/v4/accounts/{account_id}/ai",
 )
 
 HUGGINGFACE = Provider(
@@ -98,6 +114,14 @@ HUGGINGFACE = Provider(
     base_url="https://router.huggingface.co/v1",
     capabilities=_ALL,
     limit_headers=(DRAFT,),
+    images=FlatImages(
+        template="/hf-inference/models/{model}",
+        prompt="inputs",
+        same=("guidance_scale", "negative_prompt", "num_inference_steps", "seed"),
+        takes_sides=True,
+        inside="parameters",
+    ),
+    images_base_url="https://router.huggingface.co",
 )
 
 MISTRAL = Provider(
@@ -130,6 +154,13 @@ TOGETHER = Provider(
         LimitHeaders("requests", None, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
         LimitHeaders("tokens", None, "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset"),
     ),
+    images=FlatImages(
+        template="/images/generations",
+        names_model=True,
+        same=("guidance_scale", "n", "negative_prompt", "output_format", "seed", "steps"),
+        takes_sides=True,
+        formats={"b64_json": "base64", "url": "url"},
+    ),
 )
 
 FIREWORKS = Provider(
@@ -138,6 +169,7 @@ FIREWORKS = Provider(
     base_url="https://api.fireworks.ai/inference/v1",
     capabilities=_TEXT,
     limit_headers=standard("minute", None),  # (m)
+    images=FireworksImages(),
 )
 
 SAMBANOVA = Provider(
@@ -185,6 +217,12 @@ NVIDIA = Provider(
     dialect=OpenAIDialect(mends=quirks.ANY),
     base_url="https://integrate.api.nvidia.com/v1",
     capabilities=_TEXT,
+    images=FlatImages(
+        template="/{model}",
+        same=("cfg_scale", "mode", "negative_prompt", "seed", "steps"),
+        takes_sides=True,
+    ),
+    images_base_url="https://ai.api.nvidia.com/v1/genai",
 )
 
 XAI = Provider(
@@ -193,6 +231,12 @@ XAI = Provider(
     base_url="https://api.x.ai/v1",
     capabilities=_ALL,
     limit_headers=standard(None, "minute"),  # (m)
+    images=FlatImages(
+        template="/images/generations",
+        names_model=True,
+        same=("aspect_ratio", "n", "resolution", "user"),  # a size is an error there
+        formats={"b64_json": "b64_json", "url": "url"},
+    ),
 )
 
 PERPLEXITY = Provider(
@@ -215,6 +259,12 @@ AIMLAPI = Provider(
     dialect=OpenAIDialect(mends=quirks.ANY),
     base_url="https://api.aimlapi.com/v1",
     capabilities=_ALL,
+    images=FlatImages(
+        template="/images/generations",
+        names_model=True,
+        same=("aspect_ratio", "background", "n", "output_format", "quality", "seed", "size", "style"),  # (m) by model
+        formats={"b64_json": "b64_json", "url": "url"},
+    ),
 )
 
 OLLAMA = Provider(
@@ -231,6 +281,13 @@ OLLAMA = Provider(
     needs_token=False,
     takes_picture_addresses=False,
     capabilities=_TEXT,
+)
+
+AIRFORCE = Provider(
+    name="airforce",
+    dialect=OpenAIDialect(mends=quirks.ANY),
+    needs_token=False,
+    images=AirforceImages(),
 )
 
 VLLM = Provider(

@@ -84,3 +84,64 @@ EMBEDDINGS: dict[str, Any] = {
         "5XX": _ERROR,
     },
 }
+
+_DRAWING: dict[str, Any] = {
+    "model": {
+        "type": ["string", "null"],
+        "description": "A model, an alias, or a category; empty or `all`: the best one for images",
+    },
+    "prompt": {"type": "string", "minLength": 1},
+    "size": {"type": ["string", "null"], "examples": ["1024x1024"]},
+}
+
+IMAGES: dict[str, Any] = {
+    "summary": "Draw pictures",
+    "description": "OpenAI's image generation. What a provider cannot take is named in the header x-sluice-dropped.",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt"],
+                    "properties": {
+                        **_DRAWING,
+                        "n": {"type": ["integer", "null"], "minimum": 1},
+                        "response_format": {"enum": ["b64_json", "url", None]},
+                    },
+                    "additionalProperties": True,
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {"description": "The pictures, in base64 or at addresses", "content": {"application/json": {}}},
+        "4XX": _ERROR,
+        "5XX": _ERROR,
+    },
+}
+
+PLAIN_IMAGE: dict[str, Any] = {
+    "summary": "Draw one picture and answer with it as it is",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {**_DRAWING, "inputs": {"type": "string", "description": "Another name for prompt"}},
+                    "anyOf": [{"required": ["prompt"]}, {"required": ["inputs"]}],
+                    "additionalProperties": True,
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "The picture",
+            "content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp", "gif")},
+        },
+        "4XX": _ERROR,
+        "5XX": _ERROR,
+    },
+}
