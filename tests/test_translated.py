@@ -224,6 +224,34 @@ def test_a_failure_in_html_has_the_class_of_its_status(name: str, status: int) -
     assert OF_TRANSLATED[name].row.failure(status, {}, page, now=NOW).kind == kinds[status]
 
 
+QUOTA = b'{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
+
+
+@EVERY
+def test_an_error_inside_a_200_has_the_class_of_what_it_says(name: str) -> None:
+    failure = OF_TRANSLATED[name].row.dialect.completion(QUOTA, chat(), STAMP)
+    assert isinstance(failure, UpstreamError)
+    assert failure.kind == "exhausted"
+
+
+@pytest.mark.parametrize("name", [name for name in SPOKEN if name != "bedrock"])
+def test_an_error_inside_a_stream_has_the_class_of_what_it_says(name: str) -> None:
+    """Bedrock's streams have events of their own for it, see its sample."""
+    (failure,) = decoded(OF_TRANSLATED[name], b"data: %b\n\n" % QUOTA, 10**6)
+    assert isinstance(failure, UpstreamError)
+    assert failure.kind == "exhausted"
+
+
+def test_an_error_in_coheres_own_form_is_one_with_any_status() -> None:
+    raw = b'{"id": "a", "message": "You are rate limited", "status_code": 429}'
+    for found in (
+        OF_TRANSLATED["cohere"].row.dialect.completion(raw, chat(), STAMP),
+        *decoded(OF_TRANSLATED["cohere"], b"data: %b\n\n" % raw, 10**6),
+    ):
+        assert isinstance(found, UpstreamError)
+        assert found.kind == "busy"
+
+
 # --- whatever comes
 
 

@@ -13,7 +13,7 @@ from ..errors import Transient, UpstreamError
 from ..stream import Done, Item
 from .answering import MessageWriter, StreamWriter, completion_of, usage_of
 from .dialect import Completion, Stamp
-from .exchange import NOT_JSON, odd_answer, read_json, read_report
+from .exchange import read_answer, read_json, read_report
 from .failures import Report, classify, report_of
 
 Json = dict[str, Any]
@@ -48,11 +48,12 @@ class AnthropicTranslation:
 
     def take(self, body: Json, event: str) -> Iterator[Item]:
         kind = body.get("type", event)
-        if kind == "error":
+        if kind == "error" or "error" in body:
             yield judge(report_of(body))
         elif kind == "message_start":
             message = body["message"]
-            self.writer.id, self.writer.model = message.get("id") or self.writer.id, message["model"]
+            self.writer.id = message.get("id") or self.writer.id
+            self.writer.model = message.get("model") or self.writer.model
             self._usage |= _known(message.get("usage"))
         elif kind == "content_block_start":
             self._block, self._arguments = dict(body["content_block"]), ""
@@ -110,15 +111,7 @@ class AnthropicTranslation:
 
 
 def completion(raw: bytes, stamp: Stamp) -> Completion | UpstreamError:
-    body = read_json(raw)
-    if not isinstance(body, dict):
-        return Transient(NOT_JSON)
-    if body.get("type") == "error" or "error" in body:
-        return judge(report_of(body))
-    try:
-        return _completion(body, stamp)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return odd_answer()
+    return read_answer(raw, lambda body: _completion(body, stamp), lambda body: judge(report_of(body)))
 
 
 def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:

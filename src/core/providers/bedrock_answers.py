@@ -14,7 +14,7 @@ from ..stream import Item
 from .answering import MessageWriter, StreamWriter, completion_of, usage_of
 from .dialect import Completion, Stamp
 from .eventstream import BadMessage, Message, MessageReader
-from .exchange import NOT_JSON, odd_answer, read_json, read_report
+from .exchange import broken, odd_answer, read_answer, read_json, read_report
 from .failures import Report, classify, report_of
 
 Json = dict[str, Any]
@@ -112,13 +112,7 @@ class ConverseDecoder:
 
 
 def completion(raw: bytes, stamp: Stamp) -> Completion | UpstreamError:
-    body = read_json(raw)
-    if not isinstance(body, dict):
-        return Transient(NOT_JSON)
-    try:
-        return _completion(body, stamp)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return odd_answer()
+    return read_answer(raw, lambda body: _completion(body, stamp))
 
 
 def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:
@@ -148,10 +142,6 @@ def usage(said: Json) -> Json:
     cached = said.get("cacheReadInputTokens") or 0
     prompt = said["inputTokens"] + cached + (said.get("cacheWriteInputTokens") or 0)
     return usage_of(prompt, said["outputTokens"], cached=cached)
-
-
-def broken(reason: Any) -> UpstreamError:
-    return Transient(f"The provider broke its answer off: {reason or 'it gives no reason'}.")
 
 
 def failure(status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 
 from ..chat import Chat
-from ..errors import Transient, UpstreamError
+from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Chunk, Decoder, Done, Item
 from .answering import MessageWriter, StreamWriter, completion_of
 from .conversation import Message, messages_of, only_text
 from .dialect import Completion, Endpoint, Outgoing, Stamp
-from .exchange import NOT_JSON, EventDecoder, bearer, headers_of, odd_answer, read_json
+from .exchange import EventDecoder, bearer, headers_of, read_answer
 from .failures import error_inside, report_of
 from .openai import OpenAIDialect
 from .parameters import dropped, format_of, most_tokens_of
@@ -47,15 +47,11 @@ class RunDialect:
         return RunDecoder(RunTranslation(writer, self.openai, _most_tokens(chat)))
 
     def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:
-        body = read_json(raw)
-        if not isinstance(body, dict):
-            return Transient(NOT_JSON)
-        if (error := error_inside(body)) is not None:
-            return self.openai.judge(report_of(error))
-        try:
-            return self._completion(body["result"], chat, stamp)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return odd_answer()
+        return read_answer(
+            raw,
+            lambda body: self._completion(body["result"], chat, stamp),
+            lambda body: self.openai.judge(report_of(body)),
+        )
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         return self.openai.failure(status, headers, raw, now=now)

@@ -28,7 +28,7 @@ from .conversation import (
     only_text,
 )
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
-from .exchange import NOT_JSON, EventDecoder, bearer, headers_of, odd_answer, read_json, read_report
+from .exchange import EventDecoder, bearer, broken, headers_of, judge_body, read_answer, read_json, read_report
 from .failures import classify
 from .limit_headers import LimitHeaders
 from .parameters import dropped, effort_of, format_of, most_tokens_of, stops_of
@@ -54,13 +54,7 @@ class CohereDialect:
         return EventDecoder(CohereTranslation(StreamWriter.of(stamp, wants_usage=chat.wants_usage)))
 
     def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:  # noqa: ARG002
-        body = read_json(raw)
-        if not isinstance(body, dict):
-            return Transient(NOT_JSON)
-        try:
-            return _completion(body, stamp)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return odd_answer()
+        return read_answer(raw, lambda body: _completion(body, stamp))
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         return classify(read_report(status, headers, raw, now=now))
@@ -188,7 +182,9 @@ class CohereTranslation:
     def take(self, body: Json, event: str) -> Iterator[Item]:
         kind, delta = body.get("type", event), body.get("delta") or {}
         message = delta.get("message") or {}
-        if kind == "message-start":
+        if "error" in body or "message" in body:  # an error, as one with a status looks
+            yield judge_body(body)
+        elif kind == "message-start":
             self.writer.id = body.get("id") or self.writer.id
         elif kind in ("content-start", "content-delta"):
             yield from self._content(message.get("content") or {})
@@ -230,6 +226,8 @@ class CohereTranslation:
 
 def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:
     reason = body.get("finish_reason")
+    if isinstance(body.get("message"), str):  # an error, as one with a status looks
+        return judge_body(body)
     if reason not in FINISHES:
         return broken(reason)
     said, writer = body["message"], MessageWriter()
@@ -253,10 +251,6 @@ def usage(said: Json | None) -> Json | None:
             prompt, answer = int(counted["input_tokens"]), int(counted.get("output_tokens") or 0)
             return usage_of(prompt, answer, cached=said.get("cached_tokens"))
     return None
-
-
-def broken(reason: Any) -> UpstreamError:
-    return Transient(f"The provider broke its answer off: {reason or 'it gives no reason'}.")
 
 
 COHERE = Provider(

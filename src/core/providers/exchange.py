@@ -8,8 +8,8 @@ from ..errors import Transient, UpstreamError
 from ..retry_after import retry_after
 from ..sse import Event, EventTooLarge, Reader
 from ..stream import Done, Item
-from .dialect import Endpoint
-from .failures import Report, report_of
+from .dialect import Completion, Endpoint
+from .failures import Report, classify, error_inside, report_of
 
 Json = dict[str, Any]
 NOT_JSON = "The provider's answer is not a JSON object."
@@ -97,6 +97,33 @@ class EventDecoder:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             items.append(odd_answer())
         return items
+
+
+def judge_body(body: Json) -> UpstreamError:
+    return classify(report_of(body))
+
+
+def read_answer(
+    raw: bytes,
+    read: Callable[[Json], Completion | UpstreamError],
+    judge: Callable[[Json], UpstreamError] = judge_body,
+) -> Completion | UpstreamError:
+    """The body of a buffered 200: as `read` has it, or what is wrong with it. `judge` is for errors in it."""
+    body = read_json(raw)
+    body = body[0] if isinstance(body, list) and body else body  # Google's method that streams wraps errors so
+    if not isinstance(body, dict):
+        return Transient(NOT_JSON)
+    if error_inside(body) is not None:
+        return judge(body)
+    try:
+        return read(body)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return odd_answer()
+
+
+def broken(reason: Any) -> UpstreamError:
+    """For an answer whose finish reason is none that the provider documents, or says that it failed."""
+    return Transient(f"The provider broke its answer off: {reason or 'it gives no reason'}.")
 
 
 def odd_answer() -> UpstreamError:

@@ -19,7 +19,7 @@ from ..stream import Decoder, Item
 from .answering import MessageWriter, StreamWriter, completion_of, usage_of
 from .conversation import Message, ToolCall, cannot_take, kept, messages_of, only_text
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp, Token
-from .exchange import NOT_JSON, EventDecoder, headers_of, odd_answer, read_json, read_report
+from .exchange import EventDecoder, broken, headers_of, read_answer, read_json, read_report
 from .failures import classify, error_inside, report_of
 from .gigachat_images import GigaChatImages
 from .openai import OpenAIDialect
@@ -47,13 +47,7 @@ class GigaChatDialect:
         return EventDecoder(GigaChatTranslation(StreamWriter.of(stamp, wants_usage=chat.wants_usage)))
 
     def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:  # noqa: ARG002
-        body = read_json(raw)
-        if not isinstance(body, dict):
-            return Transient(NOT_JSON)
-        try:
-            return _failed(body) or _completion(body, stamp)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return odd_answer()
+        return read_answer(raw, lambda body: _failed(body) or _completion(body, stamp))
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         return classify(read_report(status, headers, raw, now=now))
@@ -253,10 +247,6 @@ def _failed(body: Json) -> UpstreamError | None:
     if error is None and "choices" not in body and "message" in body:  # {"status": 404, "message": ...}
         error = body
     return None if error is None else classify(report_of(error))
-
-
-def broken(reason: Any) -> UpstreamError:
-    return Transient(f"The provider broke its answer off: {reason or 'it gives no reason'}.")
 
 
 GIGACHAT = Provider(

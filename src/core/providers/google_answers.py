@@ -14,7 +14,7 @@ from ..retry_after import parse_wait
 from ..stream import Item
 from .answering import MessageWriter, StreamWriter, completion_of, usage_of
 from .dialect import Completion, Stamp
-from .exchange import NOT_JSON, odd_answer, read_json, read_report
+from .exchange import broken, read_answer, read_json, read_report
 from .failures import Report, classify, report_of
 
 Json = dict[str, Any]
@@ -96,17 +96,12 @@ class GoogleTranslation:
 
 
 def completion(raw: bytes, stamp: Stamp) -> Completion | UpstreamError:
-    body = read_json(raw)
-    if isinstance(body, list) and body:  # an error, as the method that streams wraps it
-        body = body[0]
-    if not isinstance(body, dict):
-        return Transient(NOT_JSON)
-    if "error" in body:
-        return judge(report_of(body), body)
-    try:
-        return blocked_prompt(body) or _completion(body, stamp)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return odd_answer()
+    """MALFORMED_FUNCTION_CALL, UNEXPECTED_TOOL_CALL, OTHER and what is yet to come are reasons, but no answer's."""
+    return read_answer(
+        raw,
+        lambda body: blocked_prompt(body) or _completion(body, stamp),
+        lambda body: judge(report_of(body), body),
+    )
 
 
 def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:
@@ -185,11 +180,6 @@ def usage(said: Json) -> Json:
 def blocked_prompt(body: Json) -> UpstreamError | None:
     reason = (body.get("promptFeedback") or {}).get("blockReason")
     return Refused(f"The provider refused the request: {reason}.") if reason and not body.get("candidates") else None
-
-
-def broken(reason: Any) -> UpstreamError:
-    """MALFORMED_FUNCTION_CALL, UNEXPECTED_TOOL_CALL, OTHER and what is yet to come: whatever it is, not an answer."""
-    return Transient(f"The provider broke its answer off: {reason or 'it gives no reason'}.")
 
 
 def failure(status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
