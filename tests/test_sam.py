@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from scripts.artifact import MOST_ZIPPED, Artifact, look_at, report
+from tests.lambda_function import STOCK, function
+from tests.running_gateway import ask
+from tests.runtime_api import RuntimeApi
 from tests.sam import ask_sam, needs_sam, sam
-from tests.template import FUNCTION, ROOT
+from tests.template import FUNCTION, ROOT, VARIABLES
 
 pytestmark = needs_sam
 
@@ -110,16 +114,17 @@ def test_a_parameter_reaches_the_alias_by_a_version_of_its_own(home: Path) -> No
 def test_the_build_holds_all_that_the_function_imports(built: Path) -> None:
     """As it is loaded here, by this machine's Python; shared objects go by another name there."""
     code = (
-        "import sys, core.app, core.store.dynamodb, core.http_client.aiohttp, core.http_client.httpx;"
-        "import functions.lambda_stream.loop, boto3, botocore.credentials, orjson;"
-        "from aws_lambda_powertools import Logger; from aws_lambda_powertools.metrics import EphemeralMetrics;"
-        "from aws_lambda_powertools.utilities import parameters;"
+        "import sys, core.http_client.aiohttp, core.http_client.httpx, functions.remote, functions.lambda_stream.loop;"
+        "from functions.handler import handler; [hook() for hook in handler.before_snapshot];"
         "print(*(module.__file__ for module in sys.modules.values() if getattr(module, '__file__', None)), sep='\\n')"
     )
+    env = {"AUTH_TOKEN": "0123456789abcdef", "SLUICE_TABLE": "sluice", "PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", code]
-    loaded = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=True).stdout.split()
+    done = subprocess.run(command, cwd=ROOT / "src", env=env, capture_output=True, text=True, check=True)
     homes = [ROOT / "src", *(path for path in map(Path, sys.path) if path.name == "site-packages")]
-    theirs = {path.relative_to(home) for path in map(Path, loaded) for home in homes if path.is_relative_to(home)}
+    theirs = {
+        path.relative_to(home) for path in map(Path, done.stdout.split()) for home in homes if path.is_relative_to(home)
+    }
     packages = {path.name.partition(".")[0] for path in built.iterdir()}  # httpx takes what else it finds here, as rich
     names = {path.with_name(path.name.partition(".")[0]) for path in theirs if path.parts[0] in packages}
     missing = {name for name in names if not list(built.joinpath(name.parent).glob(f"{name.name}.*"))}
@@ -187,10 +192,21 @@ def test_sam_local_finds_every_route(home: Path) -> None:
     assert sorted(ask_sam(home, ROUTES)) == [["Gateway", "/", methods], ["Gateway", "/{proxy+}", methods]]
 
 
-def test_sam_local_serves_without_the_wrapper_the_table_and_the_cloud(home: Path) -> None:
-    env = ask_sam(home, ENVIRONMENT)
+async def test_sam_local_answers_as_a_whole_from_the_package_alone(home: Path) -> None:
+    """Lambda's own runtime with the environment that SAM would give a container: no wrapper, no table, no network."""
+    env = {name: value for name, value in ask_sam(home, ENVIRONMENT).items() if name in VARIABLES}
     assert env["AWS_LAMBDA_EXEC_WRAPPER"] == ""
-    assert env["SLUICE_STORE"] == "memory"
-    assert env["SLUICE_CONFIG"] == "", "the one in the package"
-    assert not env["AUTH_TOKEN"].startswith("ssm:")
-    assert set(json.loads((ROOT / "local.env.json").read_text())["Gateway"]) <= env.keys()
+    event = orjson.loads((ROOT / "events" / "api-gateway-rest.json").read_bytes())
+    event["multiValueHeaders"]["Authorization"] = [f"Bearer {env['AUTH_TOKEN']}"]
+    event["body"] = orjson.dumps(ask(model="SMALL", stream=True)).decode()
+    async with RuntimeApi() as api, function(api, env.pop("SLUICE_CONFIG"), command=STOCK, **env):
+        answer = api.invoke(event)
+        await answer.until(lambda a: a.is_over.is_set(), 30)
+    assert answer.mode == "", "a stream would be announced"
+    assert orjson.loads(answer.body)["statusCode"] == 200
+    assert orjson.loads(answer.body)["body"].endswith("data: [DONE]\n\n")
+
+
+def test_the_variables_for_sam_local_are_the_template_s() -> None:
+    """SAM passes over others without a word."""
+    assert json.loads((ROOT / "local.env.json").read_text())["Gateway"].keys() <= VARIABLES.keys()
