@@ -1,20 +1,33 @@
 """docs/providers.md against the table of providers: every cell is what the row says or what its samples show."""
 
+import collections.abc
 import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 
-from core import sse
+from core import sse, stream
 from core.catalog import build_catalog
 from core.chat import Chat
 from core.config import load
-from core.errors import Unsupported
-from core.providers import TRANSLATED, find_provider, quirks
-from core.providers.dialect import Provider
+from core.errors import Unsupported, UpstreamError
+from core.http_client import port
+from core.providers import (
+    TRANSLATED,
+    answering,
+    conversation,
+    dialect,
+    exchange,
+    failures,
+    find_provider,
+    parameters,
+    quirks,
+)
+from core.providers.dialect import Completion, Endpoint, Provider
 from core.providers.limit_headers import LimitHeaders
 from core.providers.openai import OpenAIDialect
 from core.providers.rows import ROWS
@@ -205,6 +218,31 @@ def test_the_sample_on_the_page_about_adding_one_is_mended_as_the_page_says() ->
     first, middle, last = passed_on(sample.encode()).split(b"\n\n")[:3]
     assert got == b"\n\n".join([first, middle, last.replace(b'"stop"', b"null"), b""])
     assert done == Done()
+
+
+def test_the_language_on_the_page_about_adding_one_is_spoken() -> None:
+    """Its code is run: it is a dialect that says a chat and reads what comes."""
+    modules = (answering, conversation, dialect, exchange, failures, parameters, port, stream, collections.abc)
+    scope: dict[str, Any] = {name: value for module in modules for name, value in vars(module).items()}
+    scope |= {"Chat": Chat, "UpstreamError": UpstreamError, "orjson": orjson, "dataclass": dataclasses.dataclass}
+    exec(examples(ADDING, "python")[1], scope)
+    row: Provider = scope["ACME"]
+    endpoint = Endpoint(url=row.base_url, upstream_model="m", token="key-0123")
+    asked = row.dialect.request(endpoint, Chat({"messages": [said_by("Hi", " you")], "seed": 1, "max_tokens": 5}, 0))
+    said = {"model": "m", "said": [{"by": "user", "words": "Hi you"}], "stream": False, "most": 5, "heat": None}
+    assert (orjson.loads(asked.request.body), asked.dropped) == (said, ("seed",))
+    whole = row.dialect.completion(b'{"words": "It is.", "read": 3, "wrote": 2}', Chat({}, 0), STAMP)
+    assert isinstance(whole, Completion)
+    assert whole.body["choices"][0]["message"]["content"] == "It is."
+    decoder = row.dialect.decoder(Chat({}, 0), STAMP)
+    events = b'data: {"words": "It is."}\n\ndata: {"over": true, "read": 3, "wrote": 2}\n\n'
+    text, end, usage = [item.body for item in decoder.feed(events) if isinstance(item, Chunk)]
+    assert text["choices"][0]["delta"]["content"] == "It is."
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert usage["usage"]["total_tokens"] == 5
+    assert row.failure(429, {}, b"", now=0).kind == "busy"
+    with pytest.raises(Unsupported):
+        row.dialect.request(endpoint, Chat({"messages": [said_by(PICTURE)]}, 0))
 
 
 def test_the_page_about_adding_one_explains_every_field_of_a_row() -> None:

@@ -147,7 +147,7 @@ class _Contents:
         response = read_json(message.text.encode())
         if not isinstance(response, dict):
             response = {"result": message.text if response is None else response}
-        result: Json = {"name": message.name, "response": response}
+        result: Json = {"name": message.name or message.call_id or "function", "response": response}
         if self.has_ids and message.call_id:
             result["id"] = message.call_id
         return {"functionResponse": result}
