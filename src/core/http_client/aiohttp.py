@@ -80,8 +80,8 @@ class AiohttpResponse:
     async def read(self, timeout_s: float) -> bytes:
         content = self._response.content
         try:
-            if (piece := content.read_nowait()) or content.at_eof():
-                return piece
+            if content.is_eof():
+                return content.read_nowait()
             return await self._patience.wait(content.readany(), timeout_s)
         except (aiohttp.ClientError, ConnectionError) as error:
             # What came before the break and was not read yet lies behind the error: it goes first, maybe it is the end.
