@@ -149,8 +149,10 @@ def plan_finish(reservation: Reservation, outcome: Outcome, *, now_ms: int) -> l
     elif scope.breaker:
         judged = breakers.unjudged(probe_id=probe, now_ms=now_ms)
     cooled = [] if outcome.cool_until_ms is None else [breakers.cool(outcome.cool_until_ms)]
-    settled = _raised(_settle(reservation, outcome, now_ms), outcome.at_least)
-    choices = itertools.product(settled, *([*plans, Plan()] for plans in (judged, cooled) if plans))
+    plan = _settle(reservation, outcome, now_ms)
+    if not (judged or cooled or outcome.at_least):
+        return [] if plan.is_empty else [plan]
+    choices = itertools.product(_raised(plan, outcome.at_least), [*judged, Plan()], [*cooled, Plan()])
     return [plan for plan in map(merged, choices) if not plan.is_empty]
 
 

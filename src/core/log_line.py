@@ -2,7 +2,9 @@
 
 import logging
 import traceback
+from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -10,15 +12,19 @@ import orjson
 from .telemetry import Record
 
 OURS = "sluice"  # the logger that we ourselves speak by
+_TOLD = tuple(field.name for field in fields(Record) if field.name not in ("started", "is_stream"))
+_VALUES = attrgetter(*_TOLD)
 
 
 def fields_of(record: Record) -> dict[str, Any]:
     """What is known of a request, less what only the code needs."""
-    told = record.known()
-    del told["started"], told["is_stream"]
+    known = ((name, value) for name, value in zip(_TOLD, _VALUES(record), strict=True) if value is not None)
+    told = {name: round(value, 4) if type(value) is float else value for name, value in known}
+    if not record.trail:
+        del told["trail"]
     if not record.attempts:
         del told["waited_s"]
-    return {name: round(value, 4) if type(value) is float else value for name, value in told.items()}
+    return told
 
 
 def json_line(level: str, message: str, fields: dict[str, Any]) -> str:

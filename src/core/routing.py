@@ -29,7 +29,7 @@ def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat"
     is_any = kind == "image" and not asked
     pool = [m for m in catalog.models if m.category] if is_any else catalog.of_category(category)
     models = [model for model in pool if model.kind == kind and not model.is_off]
-    allowed = [model for model in models if may_use(caller, model)]
+    allowed = models if caller.entry.models is None else [model for model in models if may_use(caller, model)]
     if models and not allowed:
         raise _unknown(asked or category)
     if not allowed:

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from .admission import Refusal
 
@@ -38,10 +37,6 @@ class Record:
     trail: list[str] = field(default_factory=list)
     error: str | None = None
 
-    def known(self) -> dict[str, Any]:
-        """All of it that there is to tell, by name."""
-        return {name: value for name, value in zip(_NAMES, _VALUES(self), strict=True) if value not in (None, [])}
-
     def elapsed(self) -> float:
         return time.perf_counter() - self.started
 
@@ -56,10 +51,6 @@ class Record:
         if isinstance(usage, dict):
             self.prompt_tokens = _count(usage.get("prompt_tokens"))
             self.completion_tokens = _count(usage.get("completion_tokens"))
-
-
-_NAMES = tuple(field.name for field in fields(Record))
-_VALUES = attrgetter(*_NAMES)
 
 
 class Telemetry(Protocol):
