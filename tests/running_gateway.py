@@ -95,9 +95,9 @@ class RunningGateway:
     def records(self) -> list[Record]:
         return self.telemetry.records
 
-    async def next_record(self, count: int = 1) -> Record:
+    async def next_record(self, count: int = 1, within_s: float = 5) -> Record:
         """Waits until `count` requests are over: the record is written just after the client has the last byte."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(within_s):
             while len(self.records) < count:
                 await asyncio.sleep(0.005)
         return self.records[count - 1]

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 
 import sluice.http_protocol
+from core.store.memory import MemoryStore
 from tests.fake_upstream import Exchange, FakeUpstream, answers_json, chunk, completion, took
 from tests.running_gateway import TOKEN, RunningGateway, ask, model, running
 
@@ -110,14 +113,61 @@ async def test_a_second_request_on_a_connection_has_its_own_time_for_headers(
             assert await reader.read() == b""
 
 
-async def test_a_flood_of_wrong_tokens_costs_no_store_call_and_no_provider(upstream: FakeUpstream) -> None:
+async def test_a_stranger_that_sends_on_after_its_401_is_cut(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sluice.http_protocol, "LINGER_S", 0.2)
+    async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
+        writer.write(head(1_000_000, token="not-a-key-of-this-gateway"))
+        assert b" 401 " in await reader.readline()
+        with took(0.2, 2), pytest.raises(ConnectionError):
+            await trickle(writer)
+
+
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+async def test_a_stranger_whose_request_was_whole_keeps_its_connection(upstream: FakeUpstream) -> None:
+    async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
+        for _ in range(2):
+            writer.write(head(2, token="not-a-key-of-this-gateway") + b"{}")
+            assert b" 401 " in await reader.readline()
+            await reader.readuntil(b"invalid_api_key")
+            await reader.readuntil(b"}}")
+
+
+@pytest.fixture
+def store_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Everything that the store is asked from now on."""
+    calls: list[str] = []
+
+    class CountedStore(MemoryStore):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("snapshot", "reserve", "finish", "write"):
+                calls.append(name)
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr("core.store.memory.MemoryStore", CountedStore)
+    return calls
+
+
+async def test_a_flood_of_wrong_tokens_costs_no_store_call_and_no_provider(
+    upstream: FakeUpstream, store_calls: list[str]
+) -> None:
     async with running(model(upstream.url, requests_per_day=5)) as gateway:
+        assert (await gateway.chat()).status_code == 200
+        assert store_calls == ["reserve", "finish"]
+        store_calls.clear()
         wrong = {"authorization": "Bearer not-a-key-of-this-gateway"}
         async with httpx.AsyncClient(base_url=gateway.url, headers=wrong, trust_env=False) as stranger:
             answers = await asyncio.gather(*(stranger.post("/v1/chat/completions", json=ask()) for _ in range(200)))
         assert {answer.status_code for answer in answers} == {401}
-        assert upstream.requests == []
-        assert await gateway.image("m#m1") == {}
+        assert (len(upstream.requests), store_calls) == (1, [])
 
 
 async def test_a_reader_that_does_not_read_holds_the_provider_back_and_fills_no_memory(upstream: FakeUpstream) -> None:
@@ -148,3 +198,30 @@ async def test_a_reader_that_does_not_read_holds_the_provider_back_and_fills_no_
                 await blocked.wait()
         assert sent < 30_000_000
         assert (await gateway.next_record()).error == "client_left"
+
+
+async def test_readers_that_do_not_read_are_hung_up_on_and_cost_little_memory_until_then(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of them, to whom a provider would send for ever: what both ends hold for one is a few buffers."""
+    monkeypatch.setattr(sluice.http_protocol, "STALLED_S", 1.0)
+    piece = chunk("x" * 60_000)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.start(200, content_type="text/event-stream")
+        while not exchange.gone.is_set():
+            await exchange.send(piece)
+
+    upstream.script = script
+    async with running(model(upstream.url), keep_alive_s=0.05) as gateway, contextlib.AsyncExitStack() as stack:
+        body = orjson.dumps(ask(stream=True))
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for _ in range(10):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))))
+            slow.sendall(head(len(body)) + body)
+        with took(1, 15):
+            for record in [await gateway.next_record(count, within_s=15) for count in range(1, 11)]:
+                assert record.error == "client_left"
+        assert tracemalloc.get_traced_memory()[1] < 10 * 4_000_000
+        await upstream.until_open(0)

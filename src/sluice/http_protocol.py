@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with three things mended: a bound on headers and on the time that they take, and OpenAI's
-form for what is not HTTP.
+"""uvicorn's HTTP protocol with bounds on what a client may send and on the time that it may take, for its headers, for
+what it still sends after its answer, and for reading that; and OpenAI's form for what is not HTTP.
 """
 
 import asyncio
@@ -13,6 +13,9 @@ from core.front_door import new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 2.0
+STALLED_S = (
+    60.0  # in which a client takes some of its answer, or it holds a place and a provider's connection for nothing
+)
 HEAD_S = 20.0  # uvicorn waits for ever for a client that does not finish its first line
 
 
@@ -26,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0  # received since the last head or piece of a body was whole
     _is_over = False
     _head_timer: asyncio.TimerHandle | None = None
+    _stalled_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -33,7 +37,28 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        self._reads_on()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reads_on()
+        self._stalled_timer = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._reads_on()
+        super().resume_writing()
+
+    def _reads_on(self) -> None:
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
+            self._stalled_timer = None
+
+    def on_response_complete(self) -> None:
+        """Who was answered before its request was whole may not send on for ever: it needs no key for that."""
+        super().on_response_complete()
+        if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            self._linger()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
