@@ -1,20 +1,26 @@
 """`recover_streams`: a stream that broke off is taken up by another model, and the caller sees one whole answer or the
 truth."""
 
+import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import openai
 import orjson
 import pytest
 
+from core import sse
 from core.chat import Chat
-from core.errors import StreamNotRecovered
+from core.errors import StreamNotRecovered, Transient
+from core.ledger import Grant
 from core.recovery import Continuation, Sent, continued
+from core.relay import Leg, Relay
 from core.stream import Chunk
+from core.upstream import ChunkStream
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, Script, chunk, event, events
-from tests.running_gateway import TOKEN, Clock, RunningGateway, ask, model, running
+from tests.running_gateway import TOKEN, Clock, RunningGateway, ask, catalog_of, model, running
 
 ANSWER = "The answer is 42, as everybody knows."
 
@@ -272,6 +278,44 @@ async def test_a_client_that_leaves_while_another_is_asked_leaves_nothing_behind
                         break
             assert (await gateway.next_record()).error == "client_left"
             await other.until_open(0)
+
+
+class BrokenStream:
+    """A `ChunkStream` as far as a relay needs it."""
+
+    is_closed = False
+
+    async def batches(self, _: float) -> AsyncIterator[list[Chunk]]:
+        yield []
+        raise Transient("cut")
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_a_client_that_leaves_just_when_another_was_found_leaves_neither_behind() -> None:
+    [one] = catalog_of(model("http://127.0.0.1:9")).models
+    streams = [BrokenStream(), BrokenStream()]
+    first, second = (Leg(Grant(one, ()), cast("ChunkStream", stream)) for stream in streams)
+    looks, found, settled = asyncio.Event(), asyncio.Event(), list[Leg]()
+
+    async def settle(leg: Leg) -> None:
+        settled.append(leg)
+
+    async def take_up(leg: Leg, sent: Sent) -> Leg:
+        await looks.wait()
+        found.set()
+        return second
+
+    relay = Relay(first, until=math.inf, keep_alive_s=0.01, settle=settle, take_up=take_up)
+    events = relay.events()
+    assert [await anext(events) for _ in range(2)] == [sse.KEEP_ALIVE] * 2  # the stream's, and while it is looked for
+    looks.set()
+    await found.wait()
+    await events.aclose()
+    await relay.close()
+    assert settled == [first, second]
+    assert [stream.is_closed for stream in streams] == [True, True]
 
 
 async def test_the_official_package_sees_one_answer() -> None:

@@ -6,6 +6,7 @@ on (`recovery.py`).
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +68,9 @@ class Relay:
                 leg.came_to = "ok"
                 yield sse.DONE
                 return
-            async for sign_of_life in self._go_on(leg):
-                yield sign_of_life
+            async with aclosing(self._go_on(leg)) as signs_of_life:
+                async for sign in signs_of_life:
+                    yield sign
             if self.legs[-1] is leg:
                 yield sse.encode(orjson.dumps(leg.failure.body()))
                 return
