@@ -242,6 +242,20 @@ async def test_a_call_whose_admission_is_lost_has_its_lease_all_the_same(store: 
     assert "q" not in (await store.snapshot(["p#a"]))["p#a"]
 
 
+async def test_a_lease_of_which_nobody_knows_is_given_back_when_the_table_answers_again(
+    store: DynamoDbStore, proxy: Proxy
+) -> None:
+    """Admitted, and both answers lost: the call is not made, and its lease would be held for eleven minutes."""
+    scope = Scope("p#a", throttle=Throttle(1))
+    proxy.decide = lambda _: Act(loses=True)
+    with pytest.raises(StoreError):
+        await ask(store, scope)
+    proxy.decide = lambda _: Act()
+    async with asyncio.timeout(5):
+        while not isinstance(await ask(store, scope), Reservation):
+            await asyncio.sleep(0.005)
+
+
 async def test_a_probe_whose_admission_is_lost_is_the_probe_all_the_same(store: DynamoDbStore, proxy: Proxy) -> None:
     scope = Scope("m#a", breaker=Breaker(failures=1))
     failed = await ask(store, scope)

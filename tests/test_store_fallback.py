@@ -1,5 +1,6 @@
 """When the shared store fails: each scope is counted here or refuses, nothing is a 500, and it comes back by itself."""
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -175,10 +176,44 @@ async def test_what_could_not_be_given_back_is_given_back_when_the_store_answers
         await owing.reserve(scope, Cost(), now_ms=NOW, call_id="meanwhile")
     shaky.error = None
     assert isinstance(await owing.reserve(scope, Cost(), now_ms=NOW, call_id="first"), Refusal)
+    await asyncio.sleep(0)
     [image] = (await shaky.snapshot([scope.key])).values()
     assert not {"q", "p"} & image.keys()
     assert [image[name] for name in image if name.startswith("rm")] == [1], "what was counted stays counted"
     assert isinstance(await owing.reserve(scope, Cost(), now_ms=NOW, call_id="second"), Reservation)
+
+
+class StuckStore(ShakyStore):
+    """Does what it is told, and never says so."""
+
+    async def reserve(self, scope: Scope, cost: Cost, **more: Any) -> Reservation | Refusal:
+        await super().reserve(scope, cost, **more)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_what_was_reserved_for_somebody_who_is_cancelled_is_given_back() -> None:
+    """By a store whose own way of giving it back failed."""
+    stuck = StuckStore()
+    owing = OwingStore(stuck, tell=lambda _: None)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await owing.reserve(LEASED, Cost(), now_ms=NOW, call_id="held")
+    assert "q" in (await stuck.snapshot([LEASED.key]))[LEASED.key]
+    await owing._pay()
+    assert "q" not in (await stuck.snapshot([LEASED.key]))[LEASED.key]
+
+
+async def test_what_is_owed_is_given_back_at_the_end() -> None:
+    shaky = ShakyStore()
+    owing = OwingStore(shaky, tell=lambda _: None)
+    held = await owing.reserve(LEASED, Cost(), now_ms=NOW, call_id="held")
+    assert isinstance(held, Reservation)
+    shaky.error = BROKEN
+    await owing.finish(held, Outcome(), now_ms=NOW)
+    shaky.error, before = None, shaky.calls
+    await owing.aclose()
+    assert shaky.calls == before + 1
 
 
 async def test_an_answer_is_given_though_the_store_dies_before_it_hears_of_it(
@@ -240,7 +275,7 @@ async def proxy(dynamodb: str) -> AsyncIterator[Proxy]:
 
 
 def on(proxy: Proxy, dynamodb: str, upstream: FakeUpstream, **more: Any) -> Any:
-    state = fresh_table(dynamodb, timeout_ms=500).model_copy(update={"endpoint_url": proxy.url})
+    state = fresh_table(dynamodb).model_copy(update={"endpoint_url": proxy.url, "timeout_ms": 500})
     models = [
         model(upstream.url, "a", requests_per_minute=30, model_size="BIG"),
         model(upstream.url, "strict", requests_per_minute=30, store_failure="deny"),

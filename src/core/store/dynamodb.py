@@ -8,10 +8,10 @@ boto3 is imported and its client made on first use, in a thread; nothing of it i
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,7 @@ CONNECT_S, READ_S = 0.3, 0.5
 CLIENT_S = 10.0
 FIRST_OPERATION_S = 2.0  # a cold start under a slow CPU is no failure of the store
 THREADS = 32
+MOST_UNSURE = 10_000
 MAX_TRIES = 5  # a plan that others overtook; each time by an item that is newer
 KEYS_A_READ = 100
 CLOCK_EVERY = 1000  # answers
@@ -67,6 +68,7 @@ class DynamoDbStore:
         self._making = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sluice-dynamodb")
         self._under_way: set[asyncio.Task[None]] = set()
+        self._unsure: deque[Reservation] = deque(maxlen=MOST_UNSURE)  # their answer was lost: they may be held
         self._answers = 0
         self.images: dict[str, Image] = {}  # the last seen of each scope
 
@@ -80,6 +82,8 @@ class DynamoDbStore:
     async def reserve(
         self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
     ) -> Reservation | Refusal:
+        if self._unsure:
+            self._to_the_end(self._give_back_unsure(self._unsure.popleft(), now_ms))
         image, is_fresh = self.images.get(scope.key, {}), False
         for _ in range(MAX_TRIES):
             step = plan_reserve(scope, cost, image, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
@@ -111,6 +115,15 @@ class DynamoDbStore:
             if reservation is not None:
                 self._to_the_end(self._give_back(written, reservation, now_ms))
             raise
+        except StoreError as error:
+            self._is_unsure(reservation, error)
+            raise
+
+    def _is_unsure(self, reservation: Reservation | None, error: StoreError) -> None:
+        """It may have been admitted, and only the answer lost."""
+        is_held = reservation is not None and (reservation.lease or reservation.probe_id)
+        if reservation is not None and is_held and not isinstance(error, StoreBusy | StoreMisconfigured):
+            self._unsure.append(reservation)
 
     def _to_the_end(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -119,9 +132,20 @@ class DynamoDbStore:
         return task
 
     async def _give_back(self, written: asyncio.Future[Image], reservation: Reservation, now_ms: int) -> None:
-        with contextlib.suppress(StoreError, ConditionFailed):
+        try:
             await written
             await self.finish(reservation, Outcome(is_refund=True), now_ms=now_ms)
+        except ConditionFailed:
+            pass
+        except StoreError as error:
+            self._is_unsure(reservation, error)
+
+    async def _give_back_unsure(self, reservation: Reservation, now_ms: int) -> None:
+        """Its lease or probe, which is gone then or was never there. Its amounts stay: a refund needs to be sure."""
+        try:
+            await self.finish(reservation, Outcome(), now_ms=now_ms)
+        except StoreError:
+            self._unsure.append(reservation)
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
         if plans := plan_finish(reservation, outcome, now_ms=now_ms):

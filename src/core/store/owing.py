@@ -2,12 +2,15 @@
 
 Stands before a store that can fail. An answer that a provider has given is not thrown away because the store did not
 hear of it: counters then stay too high for a window, which is the safe side. Leases and probes would be held for
-minutes, so those are given back, which may be done twice.
+minutes, so those are given back, which may be done twice. Who is cancelled never hears how a write ended: that is
+owed, too.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from .. import throttle
 from ..admission import Outcome, Refusal, Reservation, Scope
 from ..limits import Cost
 from ..plan import Image, Plan
@@ -23,6 +26,7 @@ class OwingStore:
         self._store = store
         self._tell = tell
         self._owed: deque[Reservation] = deque(maxlen=MOST_OWED)
+        self._paying: asyncio.Task[None] | None = None
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
         return await self._store.snapshot(keys)
@@ -30,9 +34,13 @@ class OwingStore:
     async def reserve(
         self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
     ) -> Reservation | Refusal:
-        verdict = await self._store.reserve(scope, cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
-        while self._owed and await self._give_back(self._owed.popleft(), now_ms):
-            pass
+        try:
+            verdict = await self._store.reserve(scope, cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
+        except asyncio.CancelledError:
+            self._owe(_maybe(scope, cost, call_id, now_ms))
+            raise
+        if self._owed and (self._paying is None or self._paying.done()):
+            self._paying = asyncio.create_task(self._pay())
         return verdict
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
@@ -40,8 +48,10 @@ class OwingStore:
             await self._store.finish(reservation, outcome, now_ms=now_ms)
         except StoreError:
             self._tell("lost")
-            if reservation.lease or reservation.probe_id:
-                self._owed.append(reservation)
+            self._owe(reservation)
+        except asyncio.CancelledError:
+            self._owe(reservation)
+            raise
 
     async def write(self, key: str, *plans: Plan) -> None:
         try:
@@ -50,13 +60,37 @@ class OwingStore:
             self._tell("lost")
 
     async def aclose(self) -> None:
+        if self._paying is not None:
+            await self._paying
+        await self._pay()
         await self._store.aclose()
 
-    async def _give_back(self, reservation: Reservation, now_ms: int) -> bool:
-        """Amounts and verdict are not repeated: the first try may have been carried out, and only its answer lost."""
-        try:
-            await self._store.finish(reservation, Outcome(), now_ms=now_ms)
-        except StoreError:
+    def _owe(self, reservation: Reservation) -> None:
+        if reservation.lease or reservation.probe_id:
             self._owed.append(reservation)
-            return False
-        return True
+
+    async def _pay(self) -> None:
+        """Amounts and verdict are not repeated: the first try may have been carried out, and only its answer lost."""
+        while self._owed:
+            reservation = self._owed.popleft()
+            try:
+                await self._store.finish(reservation, Outcome(), now_ms=reservation.slot_ms)
+            except StoreError:
+                self._owed.append(reservation)
+                return
+
+
+def _maybe(scope: Scope, cost: Cost, call_id: str, now_ms: int) -> Reservation:
+    """What may have been reserved: its lease and its probe are known by the call, its amounts only if it was."""
+    is_leased = scope.throttle.max_in_flight is not None
+    return Reservation(
+        scope=scope,
+        call_id=call_id,
+        cost=cost,
+        windows=(),
+        slot_ms=now_ms,
+        lease=throttle.lease(scope.throttle, call_id, now_ms) if is_leased else None,
+        probe_id=call_id if scope.breaker else None,
+        failures_seen=0,
+        used=(),
+    )
