@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from core.catalog import build_catalog
 from core.config import load, schema
 from core.http_client.demo import Script
 
@@ -159,3 +160,18 @@ def test_each_example_of_the_document_is_a_configuration_that_loads() -> None:
     for example in examples:
         variables = dict.fromkeys(re.findall(r"\$\{(\w+)", example), "a value of sixteen")
         assert load(example, name="example.yaml", env={"AUTH_TOKEN": "0123456789abcdef", **variables}).warnings == []
+
+
+EXAMPLE = (Path(__file__).parents[1] / "config.example.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted({name for _, name in FIELDS}))
+def test_the_example_shows_every_key(name: str) -> None:
+    assert re.search(rf"\b{name}:", EXAMPLE)
+
+
+def test_what_the_example_has_as_comments_is_a_configuration_that_loads() -> None:
+    comments = EXAMPLE.split("\n# Every key there is", 1)[1].split("\n#\n", 1)[1]
+    loaded = load(re.sub(r"^# ?", "", comments, flags=re.MULTILINE), name="example.yaml", env={})
+    assert loaded.warnings == []
+    assert build_catalog(loaded).by_name["mine/m"].endpoint.upstream_model == "Qwen/Qwen2.5-7B-Instruct"
