@@ -62,7 +62,7 @@ def names(loaded: Any) -> list[str]:
 def test_without_a_place_the_one_that_ships_is_read() -> None:
     env = {"AUTH_TOKEN": TOKEN, "SLUICE_TABLE": "sluice"}
     loaded = Configuration(env).read()
-    assert names(loaded) == ["demo/echo"]
+    assert names(loaded) == ["demo/echo", "demo/cut"]
     assert loaded.config.state
     assert (loaded.config.state.store, loaded.config.state.table) == ("dynamodb", "sluice")
     assert Path(SHIPPED).name == "config.yaml"
