@@ -89,10 +89,10 @@ async def test_a_client_that_never_ends_its_headers_is_cut(
     upstream: FakeUpstream, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sluice.http_protocol, "HEAD_S", 0.2)
-    async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
-        writer.write(sent)
+    async with running(model(upstream.url)) as gateway:
         with took(0.2, 2):
-            async with asyncio.timeout(5):
+            async with connection(gateway) as (reader, writer), asyncio.timeout(5):
+                writer.write(sent)
                 assert await reader.read() == b""
 
 
