@@ -160,6 +160,13 @@ def test_what_only_keeps_the_connection_alive_is_no_item(text: bytes) -> None:
     assert decode(text) == []
 
 
+@pytest.mark.parametrize("half", [b"d", b"data: ", b'data: {"id": "c1", "cho', b"event: x\ndata: {", b"data: [DON"])
+def test_half_an_event_at_the_end_says_nothing(half: bytes) -> None:
+    """The usage, perhaps: the answer may have been finished long before."""
+    event = b"data: " + RAW_CHUNKS[1] + b"\n\n"
+    assert decode(event + half) == decode(event)
+
+
 def test_a_stream_that_just_ends_says_nothing_of_its_end() -> None:
     """Whether that is a break is for `Progress` to say: nothing is invented here."""
     items = decode(b"data: " + RAW_CHUNKS[1] + b"\n\n")

@@ -142,6 +142,14 @@ def test_a_stream_that_is_cut_never_looks_finished(name: str, kind: str) -> None
             assert text == whole
 
 
+@pytest.mark.parametrize("name", [name for name in SPOKEN if name != "bedrock"])
+@pytest.mark.parametrize("half", [b"d", b"data: ", b'data: {"type": "mess', b"event: x\ndata: {", b"data: [DON"])
+def test_half_an_event_behind_a_whole_answer_takes_nothing_from_it(name: str, half: bytes) -> None:
+    samples = OF_TRANSLATED[name]
+    sent = samples.sent("stream").replace(b"data: [DONE]\n\n", b"")
+    assert decoded(samples, sent + half, 10**6) == decoded(samples, sent, 10**6)
+
+
 @EVERY
 def test_a_failure_in_the_middle_is_one_and_nothing_is_said_after_it(name: str) -> None:
     samples = OF_TRANSLATED[name]

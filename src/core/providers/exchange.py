@@ -44,6 +44,14 @@ def read_report(status: int, headers: Mapping[str, str], raw: bytes, *, now: flo
     return report_of(read_json(raw), status=status, retry_after_s=retry_after(headers, now))
 
 
+def last_events(reader: Reader) -> list[Event]:
+    """What the end of a stream cuts off, where it is whole.
+
+    Half an event says nothing: whether the answer is finished is known from what came before it.
+    """
+    return [event for event in reader.close() if event.data.strip() == b"[DONE]" or read_json(event.data) is not None]
+
+
 class Translation(Protocol):
     """Reads one stream, event by event. Failures are items: nothing is raised."""
 
@@ -70,7 +78,7 @@ class EventDecoder:
             return [Transient("The provider sent an event without end.")]
 
     def close(self) -> list[Item]:
-        return [*self._items(self._reader.close()), *self._guarded(self._translation.end)]
+        return [*self._items(last_events(self._reader)), *self._guarded(self._translation.end)]
 
     def _items(self, events: list[Event]) -> list[Item]:
         items: list[Item] = []

@@ -16,7 +16,7 @@ from ..http_client.port import HttpRequest
 from ..sse import Event, EventTooLarge, Reader
 from ..stream import Chunk, Done, Item
 from .dialect import Completion, Endpoint, Outgoing, Stamp
-from .exchange import NOT_JSON, bearer, headers_of, read_json, read_report
+from .exchange import NOT_JSON, bearer, headers_of, last_events, read_json, read_report
 from .failures import Report, classify, error_inside, report_of
 from .quirks import Mend, MendRequest, Notes
 
@@ -119,7 +119,7 @@ class OpenAIDecoder:
             return [Transient("The provider sent an event without end.")]
 
     def close(self) -> list[Item]:
-        return [*self._items(self._reader.close()), *self._held_usage()]
+        return [*self._items(last_events(self._reader)), *self._held_usage()]
 
     def _items(self, events: list[Event]) -> list[Item]:
         items: list[Item] = []
