@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
-from core.fetcher import Fetcher, IpAddress, NotFetched, is_public
+from core.fetcher import MAX_URL, Fetcher, IpAddress, NotFetched, is_public
 from core.http_client import make_http_client
 from core.http_client.port import HttpClient, HttpRequest, HttpResponse
 from tests.certificate import CERTIFICATE
@@ -129,6 +132,7 @@ async def test_a_redirect_cannot_leave_http(client: Watched, upstream: FakeUpstr
         "http://127.0.0.1:99999/",
         "http://@127.0.0.1/",
         "http://user:canary@127.0.0.1/",
+        "http://127.0.0.1/" + "x" * MAX_URL,
     ],
 )
 async def test_what_is_no_plain_address_is_refused(client: Watched, url: str) -> None:
@@ -140,6 +144,28 @@ async def test_what_is_no_plain_address_is_refused(client: Watched, url: str) ->
 async def test_a_name_that_nobody_has_is_refused(client: Watched) -> None:
     with refused("its host is not known"):
         await Fetcher(client, allows=anyone).fetch("http://no-such-host.invalid/a.png")
+
+
+async def test_names_that_are_not_answered_keep_nobody_else_from_looking_up(
+    client: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, look_up = threading.Event(), socket.getaddrinfo
+
+    def stuck(host: str, *more: Any, **named: Any) -> Any:
+        if host.endswith(".stuck"):
+            answered.wait(10)
+        return look_up(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    fetcher = Fetcher(client)
+    asking = [asyncio.create_task(fetcher.fetch(f"http://{number}.stuck/")) for number in range(50)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
+    answered.set()
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
 
 
 async def test_what_a_name_was_judged_by_is_what_is_connected_to(client: Watched, upstream: FakeUpstream) -> None:

@@ -7,7 +7,9 @@ cannot change it. Nothing of ours is sent along, and what comes must be a pictur
 import asyncio
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -17,10 +19,12 @@ from .picture import Picture, read_picture
 IpAddress = IPv4Address | IPv6Address
 
 MAX_BYTES = 32 * 2**20
+MAX_URL = 8192  # characters; HTTP clients remember addresses
 TOTAL_S = 15.0
 CONNECT_S = 5.0
 MAX_REDIRECTS = 3
 MAX_ADDRESSES = 4  # of one name are tried
+LOOK_UPS = 4  # at once; a name server that does not answer holds a thread for half a minute
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _AS_IT_IS = "/%:@!$&'()*+,;=~?-._[]"
@@ -78,6 +82,8 @@ class Fetcher:
         self._allows = allows
         self._max_bytes = max_bytes
         self._total_s = total_s
+        # Threads of their own, or strangers' names would keep providers' from being looked up.
+        self._look_ups = ThreadPoolExecutor(LOOK_UPS, thread_name_prefix="sluice-names")
 
     async def fetch(self, url: str, *, max_bytes: int = MAX_BYTES) -> Picture:
         """Raises NotFetched."""
@@ -106,7 +112,7 @@ class Fetcher:
         raise NotFetched("it was redirected too often")
 
     async def _ask(self, place: "_Place") -> HttpResponse:
-        addresses = await _look_up(place)
+        addresses = await self._look_up(place)
         if not all(map(self._allows, addresses)):
             raise NotFetched("its host is not on the public internet")
         headers = {"host": place.authority, "accept": "image/*", "accept-encoding": "identity", "user-agent": "sluice"}
@@ -118,6 +124,14 @@ class Fetcher:
             except ConnectFailed as error:
                 failure = error
         raise failure
+
+    async def _look_up(self, place: "_Place") -> list[IpAddress]:
+        ask = partial(socket.getaddrinfo, place.host, place.port, type=socket.SOCK_STREAM)
+        try:
+            rows = await asyncio.get_running_loop().run_in_executor(self._look_ups, ask)
+            return [ip_address(str(row[4][0])) for row in rows]
+        except (OSError, ValueError) as error:
+            raise NotFetched("its host is not known") from error
 
     async def _body(self, response: HttpResponse, max_bytes: int) -> bytes:
         if response.status != 200:
@@ -154,6 +168,8 @@ class _Place:
 
 
 def _read(url: str, base: str = "") -> _Place:
+    if len(url) > MAX_URL:
+        raise NotFetched(f"its address is longer than {MAX_URL} characters")
     try:
         url = urljoin(base, url)
         parts = urlsplit(url)
@@ -165,11 +181,3 @@ def _read(url: str, base: str = "") -> _Place:
         raise NotFetched("its address has no host, or a user's name in it")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _Place(url, scheme, host, port, quote(target, safe=_AS_IT_IS))
-
-
-async def _look_up(place: _Place) -> list[IpAddress]:
-    try:
-        rows = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        return [ip_address(str(row[4][0])) for row in rows]
-    except (OSError, ValueError) as error:
-        raise NotFetched("its host is not known") from error
