@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 import sluice.http_protocol
+import sluice.serve
 from core.store.memory import MemoryStore
 from tests.fake_upstream import Exchange, FakeUpstream, answers_json, chunk, completion, took
 from tests.running_gateway import TOKEN, RunningGateway, ask, model, running
@@ -132,13 +133,22 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_stranger_whose_request_was_whole_keeps_its_connection(upstream: FakeUpstream) -> None:
+@pytest.mark.parametrize("comes_late", [False, True])
+async def test_a_stranger_whose_request_was_whole_keeps_its_connection_as_anybody_does(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, comes_late: bool
+) -> None:
+    monkeypatch.setattr(sluice.http_protocol, "LINGER_S", 0.5)
+    monkeypatch.setattr(sluice.serve, "KEEP_ALIVE_S", 1)
     async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
         for _ in range(2):
-            writer.write(head(2, token="not-a-key-of-this-gateway") + b"{}")
+            writer.write(head(2, token="not-a-key-of-this-gateway") + (b"" if comes_late else b"{}"))
             assert b" 401 " in await reader.readline()
-            await reader.readuntil(b"invalid_api_key")
             await reader.readuntil(b"}}")
+            writer.write(b"{}" if comes_late else b"")
+            await asyncio.sleep(0.6)
+        with took(0.1, 3):
+            async with asyncio.timeout(5):
+                assert await reader.read() == b"", "and no longer"
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ class HttpProtocol(HttpToolsProtocol):
     _is_over = False
     _head_timer: asyncio.TimerHandle | None = None
     _stalled_timer: asyncio.TimerHandle | None = None
+    _rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,6 +39,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         self._reads_on()
+        self._rest_came()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -58,7 +60,21 @@ class HttpProtocol(HttpToolsProtocol):
         """Who was answered before its request was whole may not send on for ever: it needs no key for that."""
         super().on_response_complete()
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
-            self._linger()
+            self._rest_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._rest_timer is not None:
+            self._rest_came()
+            self._unset_keepalive_if_required()  # as after any answer, which uvicorn leaves out here
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _rest_came(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
