@@ -1,15 +1,27 @@
 """Fixtures that more than one file uses."""
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.canaries import seen, told
 from tests.certificate import CERTIFICATE, KEY
 from tests.dynamodb_endpoint import CREDENTIALS, dynalite_endpoint, dynamodb_endpoint, why_no_dynalite
 from tests.fake_upstream import FakeUpstream
 from tests.running_gateway import RunningGateway
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test whose gateway shows a key fails, whatever else it is about: in its log and its output, too."""
+    report = yield
+    for name, text in report.sections:
+        told(name, text)
+    if (found := seen()) and report.passed:
+        report.outcome, report.longrepr = "failed", "\n".join(["Somebody could read a key.", *found])
+    return report
 
 
 @pytest.fixture

@@ -10,22 +10,23 @@ from typing import Any
 import httpx
 import uvicorn
 import yaml
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.admission import Refusal
 from core.app import App, build
 from core.catalog import Catalog, build_catalog
 from core.config import load
+from core.log_line import where
 from core.plan import Image
 from core.retries import RetryPolicy
 from core.store.memory import MemoryStore
 from core.telemetry import Record, Telemetry
 from core.upstream import KEEP_ALIVE_S
 from sluice.serve import uvicorn_config
+from tests.canaries import CALLER, UPSTREAM, told
 
 QUICK = RetryPolicy(base_delay_s=0.002, max_delay_s=0.005)
-TOKEN = "caller-canary-0123456789abcdef"
-UPSTREAM_TOKEN = "upstream-canary-fedcba9876543210"
+TOKEN, UPSTREAM_TOKEN = CALLER, UPSTREAM
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Recorder:
 
     def request_done(self, record: Record) -> None:
         self.records.append(record)
+        told("a record", repr(record))
         self.open_streams -= record.is_stream
         for other in self.others:
             other.request_done(record)
@@ -77,6 +79,7 @@ class Recorder:
 
     def unexpected(self, record: Record, error: Exception) -> None:
         self.errors.append(error)
+        told("what is logged of an exception", where(error))
         for other in self.others:
             other.unexpected(record, error)
 
@@ -168,6 +171,23 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.01)
 
 
+def watched(send: Send) -> Send:
+    """Headers and errors are searched for canaries; what a provider has answered is the caller's own affair."""
+    status = 0
+
+    async def send_watched(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            told("headers", repr(message["headers"]))
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            told("an error", (body if status >= 400 else body.partition(b'data: {"error"')[2]).decode("latin-1"))
+        await send(message)
+
+    return send_watched
+
+
 @contextlib.asynccontextmanager
 async def running(
     *models: dict[str, Any],
@@ -191,7 +211,7 @@ async def running(
     async def with_deadline(scope: Scope, receive: Receive, send: Send) -> None:
         if time_s is not None:
             scope["sluice.deadline"] = asyncio.get_running_loop().time() + time_s
-        await app(scope, receive, send)
+        await app(scope, receive, watched(send))
 
     def make_app() -> ASGIApp:
         return with_deadline

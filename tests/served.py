@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx
 import orjson
 
+from tests.canaries import told
+
 LOCAL_TOKEN = "sluice-local-development"
 SLUICE = [sys.executable, "-m", "sluice"]
 START_S = 20  # a machine that is busy with other things
@@ -44,8 +46,10 @@ class Served:
 
     async def log_line(self) -> dict[str, object]:
         assert self.process.stdout is not None
-        line: dict[str, object] = orjson.loads(await asyncio.wait_for(self.process.stdout.readline(), 5))
-        return line
+        line = await asyncio.wait_for(self.process.stdout.readline(), 5)
+        told("log of sluice serve", line.decode())
+        found: dict[str, object] = orjson.loads(line)
+        return found
 
     async def refuses_connections(self) -> None:
         """Waits until nobody accepts any more."""
@@ -62,6 +66,7 @@ class Served:
     async def ended(self) -> tuple[int | None, str]:
         """Exit code, and what it said on stderr since the greeting."""
         _, errors = await asyncio.wait_for(self.process.communicate(), 15)
+        told("stderr of sluice serve", errors.decode())
         return self.process.returncode, errors.decode()
 
 

@@ -17,6 +17,7 @@ from core.app import build
 from core.config import load
 from core.telemetry import Record
 from sluice.metrics import Metrics, path_label
+from tests.canaries import told
 from tests.running_gateway import Recorder, configuration, model
 from tests.served import LOCAL_TOKEN, Served, served
 
@@ -69,6 +70,7 @@ async def read(running: Served) -> Read:
     answer = await running.client.get("/metrics", headers={"connection": "close"})
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
+    told("metrics", answer.text)
     return Read(answer.text)
 
 

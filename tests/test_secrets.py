@@ -13,6 +13,8 @@ from core.providers.dialect import Provider
 from core.providers.openai import OpenAIDialect
 from core.providers.quirks import Notes
 from sluice.log import JsonLog, TerminalLog
+from tests.canaries import canaries_in, seen, told
+from tests.conftest import pytest_runtest_makereport
 from tests.fake_upstream import (
     DONE,
     Exchange,
@@ -35,16 +37,6 @@ WRONG_TOKEN = "wrong-canary-ccddeeff0011"
 CANARIES = (TOKEN, UPSTREAM_TOKEN, URL_KEY, HEADER_KEY, WRONG_TOKEN, PROMPT, ANSWER)
 
 QUOTES_ALL = {"message": f"{UPSTREAM_TOKEN} {HEADER_KEY} {URL_KEY} {PROMPT}", "param": None, "code": None, "type": None}
-
-
-def canaries_in(text: str) -> list[str]:
-    """Every canary of which a piece stands in the text: eight characters in a row are enough."""
-    return [canary for canary in CANARIES if any(piece in text for piece in pieces_of(canary))]
-
-
-def pieces_of(canary: str) -> list[str]:
-    whose, _, rest = canary.partition("-canary-")
-    return [f"{whose}-canary", *(rest[at : at + 8] for at in range(len(rest) - 7))]
 
 
 async def resets(exchange: Exchange) -> None:
@@ -212,7 +204,9 @@ async def test_no_canary_is_seen_anywhere(
         "logging": caplog.text,
         "standard streams": "".join(capfd.readouterr()),
     }
-    assert {place: canaries_in(text) for place, text in everywhere.items() if canaries_in(text)} == {}
+    assert {
+        place: canaries_in(text, *CANARIES) for place, text in everywhere.items() if canaries_in(text, *CANARIES)
+    } == {}
 
 
 async def test_the_canaries_would_be_seen(upstream: FakeUpstream) -> None:
@@ -221,6 +215,21 @@ async def test_the_canaries_would_be_seen(upstream: FakeUpstream) -> None:
     async with running(*models(upstream.url)[:3]) as gateway:
         for name in ("m1", "url-key"):
             answer = await gateway.chat(model=name, messages=[{"role": "user", "content": PROMPT}])
-            assert canaries_in(answer.text) == [ANSWER]
+            assert canaries_in(answer.text, *CANARIES) == [ANSWER]
     asked = upstream.requests[-1]
-    assert canaries_in(f"{asked.path} {asked.headers} {asked.body!r}") == [UPSTREAM_TOKEN, URL_KEY, HEADER_KEY, PROMPT]
+    everything = f"{asked.path} {asked.headers} {asked.body!r}"
+    assert canaries_in(everything, *CANARIES) == [UPSTREAM_TOKEN, URL_KEY, HEADER_KEY, PROMPT]
+
+
+@pytest.mark.parametrize("shown", [TOKEN, TOKEN[:14], f"Bearer ...{UPSTREAM_TOKEN[-8:]}"])
+def test_a_key_that_any_test_shows_fails_it(shown: str, request: pytest.FixtureRequest) -> None:
+    """In what it printed or logged, and in what the gateway said meanwhile."""
+    for sections, words in (([("Captured log call", f"key {shown}")], ""), ([], f"key {shown}")):
+        report = pytest.TestReport("a test", ("", 0, ""), {}, "passed", None, "call", sections)
+        told("an error", words)
+        judging = pytest_runtest_makereport()
+        next(judging)
+        with pytest.raises(StopIteration):
+            judging.send(report)
+        assert report.failed
+    assert seen() == []
