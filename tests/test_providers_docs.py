@@ -35,7 +35,7 @@ from core.stream import Chunk, Done
 from tests.provider_samples import OF_TRANSLATED, SAMPLES, STAMP, Samples, passed_on
 from tests.running_gateway import configuration
 from tests.test_quirks import MENDS
-from tests.translation import FAR_PICTURE, PDF, PICTURE, SOUND, TOOL, outgoing, said_by
+from tests.translation import FAR_PICTURE, PDF, PICTURE, SCHEMA, SOUND, TOOL, outgoing, said_by
 
 FOLDER = Path(__file__).parents[1] / "docs"
 DOCUMENT = (FOLDER / "providers.md").read_text(encoding="utf-8")
@@ -123,6 +123,17 @@ def becomes(name: str, body: dict[str, Any]) -> str:
 def test_the_table_says_what_becomes_of_a_requests_parts_and_fields(name: str) -> None:
     cells = {column: becomes(name, body) for column, body in ASKED.items()}
     assert table("What becomes of a request")[name] == {"Provider": f"`{name}`", **cells}
+
+
+@pytest.mark.parametrize("name", OF_TRANSLATED)
+def test_a_translated_row_claims_what_can_be_said_in_its_language(name: str) -> None:
+    claimed: dict[str, dict[str, Any]] = {
+        "tools": {"tools": [TOOL]},
+        "vision": {"messages": [said_by(PICTURE)]},
+        "json_schema": {"response_format": SCHEMA},
+    }
+    can = {capability for capability, body in claimed.items() if becomes(name, body) == YES}
+    assert can | {"streaming"} == find_provider(name).capabilities
 
 
 def limits(row: Provider) -> str:
