@@ -208,6 +208,26 @@ def test_what_does_not_go_together_gives_way_and_is_named(body: Json, dropped: t
     assert (said.get("thinking", {}).get("type") == "enabled") == thinks
 
 
+@pytest.mark.parametrize(
+    ("model", "dropped"),
+    [
+        ("claude-3-7-sonnet-20250219", ()),
+        ("claude-sonnet-4-5-20250929", ("top_p",)),
+        ("claude-opus-4-6", ("top_p",)),
+        ("claude-opus-4-7", ("temperature", "top_p", "top_k")),
+        ("claude-opus-4.8", ("temperature", "top_p", "top_k")),
+        ("claude-sonnet-5", ("temperature", "top_p", "top_k")),
+        ("claude-haiku-5-5", ("temperature", "top_p", "top_k")),
+        ("another-model", ()),
+    ],
+)
+def test_how_to_sample_is_said_to_models_that_may_be_told(model: str, dropped: tuple[str, ...]) -> None:
+    asked = outgoing("anthropic", {"temperature": 0.5, "top_p": 0.9, "top_k": 4}, upstream_model=model)
+    assert asked.dropped == dropped
+    said = orjson.loads(asked.request.body).keys()
+    assert {"temperature", "top_p", "top_k"} - said == {*dropped}
+
+
 def test_white_space_to_stop_at_is_refused() -> None:
     with pytest.raises(Unsupported, match="stop"):
         sent("anthropic", {"stop": ["\n"]})

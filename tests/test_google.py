@@ -192,9 +192,21 @@ def test_parameters(body: Json, expected: Json) -> None:
     assert ask(**body) == {"contents": [HELLO], "generationConfig": expected}
 
 
-def test_later_models_think_in_levels() -> None:
-    asked = sent("google", {"reasoning_effort": "medium"}, upstream_model="gemini-3-flash")
-    assert asked["generationConfig"]["thinkingConfig"] == {"thinkingLevel": "medium", "includeThoughts": True}
+@pytest.mark.parametrize(
+    ("model", "effort", "config"),
+    [
+        ("gemini-3-flash", "medium", {"thinkingLevel": "medium", "includeThoughts": True}),
+        ("gemini-3-flash", "none", {"thinkingLevel": "minimal", "includeThoughts": False}),
+        ("gemini-3.1-pro-preview", "none", {"thinkingLevel": "low", "includeThoughts": False}),
+        ("gemini-3.1-pro-preview", "minimal", {"thinkingLevel": "low", "includeThoughts": True}),
+        ("gemini-3.1-pro-preview", "high", {"thinkingLevel": "high", "includeThoughts": True}),
+        ("gemini-2.5-pro", "none", {"thinkingBudget": 128, "includeThoughts": False}),
+        ("gemini-2.5-flash", "none", {"thinkingBudget": 0, "includeThoughts": False}),
+    ],
+)
+def test_each_generation_is_told_of_the_effort_in_its_own_way(model: str, effort: str, config: Json) -> None:
+    asked = sent("google", {"reasoning_effort": effort}, upstream_model=model)
+    assert asked["generationConfig"]["thinkingConfig"] == config
 
 
 def test_what_only_advises_is_left_out_and_said() -> None:

@@ -40,7 +40,9 @@ VERSION = "2023-06-01"
 MOST_TOKENS = 8192  # it must be told a number; every model on sale takes this one
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768}  # tokens to think with
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max"}
-_THINKS_IN_BUDGETS = re.compile(r"claude-(?:3|[a-z]+-3|[a-z]+-4(?:-[015](?:\b|-)|-\d{8}|@|$))")
+_THINKS_IN_BUDGETS = re.compile(r"claude-(?:3|[a-z]+-3|[a-z]+-4(?:[-.][015](?:\b|-)|-\d{8}|@|$))")
+# Later ones refuse to be told how to sample, whether or not they think.
+_TAKES_SAMPLING = re.compile(rf"{_THINKS_IN_BUDGETS.pattern}|claude-[a-z]+-4[-.]6|^(?!.*claude)")
 _NO_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _TAKEN = frozenset(
@@ -84,14 +86,18 @@ class AnthropicDialect:
 def fitting(body: Json, model: str) -> tuple[Json, tuple[str, ...]]:
     """Without what does not go together, and the names of it: what only advises gives way.
 
-    A model that thinks samples in its own way, and cannot be made to call a tool:
-    https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+    A model that thinks samples in its own way, and cannot be made to call a tool; later models sample so in any case.
+    https://platform.claude.com/docs/en/build-with-claude/extended-thinking and .../about-claude/models/migration-guide
     """
     choice, thoughts, unsaid = choice_of(body), thinking(body, model), list[str]()
-    if effort_of(body) not in (None, "none") and (not thoughts or (choice is not None and choice.mode == "required")):
-        unsaid = ["reasoning_effort"]
-    elif thoughts.get("type", "disabled") != "disabled":
-        unsaid = [name for name in ("temperature", "top_p", "top_k") if body.get(name) not in (None, 1)]
+    is_forced = choice is not None and choice.mode == "required"
+    if effort_of(body) not in (None, "none") and (is_forced or not thoughts):
+        unsaid, thoughts = ["reasoning_effort"], thinking({**body, "reasoning_effort": None}, model)
+    sampling = [name for name in ("temperature", "top_p", "top_k") if body.get(name) not in (None, 1)]
+    if thoughts.get("type", "disabled") != "disabled" or not _TAKES_SAMPLING.search(model):
+        unsaid += sampling
+    elif {"temperature", "top_p"} <= {*sampling} and "claude-3" not in model and "claude" in model:
+        unsaid.append("top_p")  # it takes one of the two
     return {name: value for name, value in body.items() if name not in unsaid}, tuple(unsaid)
 
 

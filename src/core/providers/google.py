@@ -38,6 +38,7 @@ Json = dict[str, Any]
 # Tokens to think with, for models before Gemini 3: https://ai.google.dev/gemini-api/docs/openai#thinking
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576}
 _LEVELS = {"none": "minimal", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+_LEAST_OF_PRO = 128  # the Pro models never do without thinking, nor with a minimal level of it
 _WITHOUT_LEVELS = re.compile(r"gemini-[12](\.|-|$)|gemma|learnlm")
 # Gemini 3 wants its own calls back signed, and takes this in place of a signature for those that others made:
 # https://ai.google.dev/gemini-api/docs/thought-signatures
@@ -224,9 +225,11 @@ def _thinking(body: Json, model: str) -> Json | None:
     effort = effort_of(body)
     if effort is None or effort not in _BUDGETS:
         return None
+    is_pro, shows = "pro" in model, effort != "none"
     if _WITHOUT_LEVELS.search(model):
-        return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": effort != "none"}
-    return {"thinkingLevel": _LEVELS[effort], "includeThoughts": effort != "none"}
+        return {"thinkingBudget": _BUDGETS[effort] or _LEAST_OF_PRO * is_pro, "includeThoughts": shows}
+    level = "low" if is_pro and _LEVELS[effort] == "minimal" else _LEVELS[effort]
+    return {"thinkingLevel": level, "includeThoughts": shows}
 
 
 GOOGLE = Provider(
