@@ -24,10 +24,12 @@ STOCK = [sys.executable, "-m", "awslambdaric", "functions.handler.handler"]
 @dataclass
 class Function:
     process: asyncio.subprocess.Process
+    printed: asyncio.Task[bytes]  # read as it comes, or a function that has much to say would wait for ever
 
     async def output(self) -> str:
         """All it has printed, once it is over."""
-        printed, _ = await asyncio.wait_for(self.process.communicate(), 15)
+        printed = await asyncio.wait_for(self.printed, 15)
+        await self.process.wait()
         return printed.decode()
 
     async def stop(self) -> str:
@@ -60,7 +62,11 @@ def config_file(folder: Path, *models: dict[str, Any], **blocks: Any) -> str:
 
 @contextlib.asynccontextmanager
 async def function(
-    api: RuntimeApi, config: str, *, command: list[str] | None = None, **env: str
+    api: RuntimeApi,
+    config: str,
+    *,
+    command: list[str] | None = None,
+    **env: str,
 ) -> AsyncIterator[Function]:
     """Streaming by the wrapper, unless `command` says otherwise. What it starts is over in the end."""
     process = await asyncio.create_subprocess_exec(
@@ -71,12 +77,14 @@ async def function(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    assert process.stdout is not None
+    running = Function(process, asyncio.create_task(process.stdout.read()))
     try:
-        yield Function(process)
+        yield running
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        await running.output()
 
 
 def snapshot(config: str, **env: str) -> Any:
