@@ -180,6 +180,19 @@ async def test_a_flood_of_wrong_tokens_costs_no_store_call_and_no_provider(
         assert (len(upstream.requests), store_calls) == (1, [])
 
 
+async def test_strangers_that_ask_whether_it_is_ready_cost_one_look_at_the_store_a_second(
+    upstream: FakeUpstream, store_calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.routes.health.FRESH_S", 60.0)
+    async with running(model(upstream.url)) as gateway, httpx.AsyncClient(base_url=gateway.url) as stranger:
+        answers = await asyncio.gather(*(stranger.get("/ready") for _ in range(50)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert store_calls == ["snapshot"]
+        monkeypatch.setattr("core.routes.health.FRESH_S", 0.0)
+        assert (await stranger.get("/ready")).status_code == 200
+        assert store_calls == ["snapshot", "snapshot"]
+
+
 async def test_a_reader_that_does_not_read_holds_the_provider_back_and_fills_no_memory(upstream: FakeUpstream) -> None:
     """60 MB are offered; once the sockets' own buffers are full the provider cannot write on."""
     sent, blocked = 0, asyncio.Event()
