@@ -375,6 +375,14 @@ def test_only_words_can_be_taken_up(delta: dict[str, Any], is_plain: bool) -> No
     assert sent.is_plain is is_plain
 
 
+def test_what_the_caller_began_and_what_was_sent_are_one_prefill() -> None:
+    asked = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One, "}]
+    chat = Chat({"messages": asked}, 0)
+    going_on = continued(chat, Sent(text="two, "), can_prefill=True)
+    assert going_on.body["messages"] == [asked[0], {"role": "assistant", "content": "One, two,"}]
+    assert chat.body["messages"] == asked
+
+
 def test_a_second_choice_cannot_be_taken_up() -> None:
     sent = Sent()
     sent.note(Chunk({"choices": [{"index": 1, "delta": {"content": "x"}}]}))

@@ -44,11 +44,16 @@ class Sent:
 
 
 def continued(chat: Chat, sent: Sent, *, can_prefill: bool) -> Chat:
-    """The request to the next model. A prefill must not end in white space: some refuse that."""
+    """The request to the next model. A prefill must not end in white space: some refuse that. Where the caller had put
+    the first words into the assistant's mouth, they and what was sent are one message.
+    """
     if not can_prefill or not sent.text.strip():
         return chat
-    words = {"role": "assistant", "content": sent.text.rstrip()}
-    return Chat({**chat.body, "messages": [*chat.body["messages"], words]}, chat.length, chat.hides_usage)
+    messages, begun = list(chat.body["messages"]), ""
+    if messages[-1].get("role") == "assistant" and isinstance(messages[-1].get("content"), str):
+        begun = messages.pop()["content"]
+    messages.append({"role": "assistant", "content": begun + sent.text.rstrip()})
+    return Chat({**chat.body, "messages": messages}, chat.length, chat.hides_usage)
 
 
 @dataclass(slots=True)
