@@ -33,6 +33,7 @@ from tests.translation import (
 )
 
 HELLO: Json = {"role": "user", "content": [{"type": "text", "text": "Hello"}]}
+CLOSED: Json = {**WEATHER, "additionalProperties": False}
 ITS_TOOL: Json = {"name": "get_weather", "description": "Looks", "input_schema": WEATHER}
 
 
@@ -177,7 +178,7 @@ def test_a_strict_tool_and_one_without_parameters() -> None:
         ({"stop": "END"}, {"stop_sequences": ["END"]}),
         ({"stop": ["A", "B"]}, {"stop_sequences": ["A", "B"]}),
         ({"user": "u1"}, {"metadata": {"user_id": "u1"}}),
-        ({"response_format": SCHEMA}, {"output_config": {"format": {"type": "json_schema", "schema": WEATHER}}}),
+        ({"response_format": SCHEMA}, {"output_config": {"format": {"type": "json_schema", "schema": CLOSED}}}),
         ({"thinking": {"type": "disabled"}}, {"thinking": {"type": "disabled"}}),
         ({"n": 1, "presence_penalty": 0, "logprobs": False}, {}),
     ],
@@ -226,6 +227,19 @@ def test_how_to_sample_is_said_to_models_that_may_be_told(model: str, dropped: t
     assert asked.dropped == dropped
     said = orjson.loads(asked.request.body).keys()
     assert {"temperature", "top_p", "top_k"} - said == {*dropped}
+
+
+def test_a_schema_is_closed_where_it_does_not_say_otherwise() -> None:
+    inner = {"type": ["object", "null"], "properties": {"type": {"type": "string"}}}
+    schema: Json = {
+        "type": "object",
+        "properties": {"a": inner, "b": {"type": "array", "items": [{"type": "object", "additionalProperties": True}]}},
+    }
+    asked = ask(response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": schema}})
+    found = asked["output_config"]["format"]["schema"]
+    assert found["additionalProperties"] is False
+    assert found["properties"]["a"] == {**inner, "additionalProperties": False}
+    assert found["properties"]["b"] == schema["properties"]["b"]
 
 
 def test_white_space_to_stop_at_is_refused() -> None:

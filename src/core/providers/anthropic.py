@@ -3,7 +3,6 @@
 https://platform.claude.com/docs/en/api/messages
 """
 
-import re
 from base64 import b64decode
 from collections.abc import Mapping
 from itertools import groupby
@@ -16,6 +15,7 @@ from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .anthropic_answers import AnthropicTranslation, completion, failure
+from .claude import call_id, closed, effort, fitting, thinking
 from .conversation import (
     Address,
     Inline,
@@ -32,18 +32,12 @@ from .conversation import (
 from .dialect import Completion, Endpoint, Outgoing, Provider, Stamp
 from .exchange import EventDecoder, headers_of
 from .limit_headers import LimitHeaders
-from .parameters import dropped, effort_of, format_of, most_tokens_of, stops_of
+from .parameters import dropped, format_of, most_tokens_of, stops_of
 from .tools import Tool, choice_of, offered_tools
 
 Json = dict[str, Any]
 VERSION = "2023-06-01"
 MOST_TOKENS = 8192  # it must be told a number; every model on sale takes this one
-BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768}  # tokens to think with
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max"}
-_THINKS_IN_BUDGETS = re.compile(r"claude-(?:3|[a-z]+-3|[a-z]+-4(?:[-.][015](?:\b|-)|-\d{8}|@|$))")
-# Later ones refuse to be told how to sample, whether or not they think.
-_TAKES_SAMPLING = re.compile(rf"{_THINKS_IN_BUDGETS.pattern}|claude-[a-z]+-4[-.]6|^(?!.*claude)")
-_NO_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _TAKEN = frozenset(
     {
@@ -81,24 +75,6 @@ class AnthropicDialect:
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         return failure(status, headers, raw, now=now)
-
-
-def fitting(body: Json, model: str) -> tuple[Json, tuple[str, ...]]:
-    """Without what does not go together, and the names of it: what only advises gives way.
-
-    A model that thinks samples in its own way, and cannot be made to call a tool; later models sample so in any case.
-    https://platform.claude.com/docs/en/build-with-claude/extended-thinking and .../about-claude/models/migration-guide
-    """
-    choice, thoughts, unsaid = choice_of(body), thinking(body, model), list[str]()
-    is_forced = choice is not None and choice.mode == "required"
-    if effort_of(body) not in (None, "none") and (is_forced or not thoughts):
-        unsaid, thoughts = ["reasoning_effort"], thinking({**body, "reasoning_effort": None}, model)
-    sampling = [name for name in ("temperature", "top_p", "top_k") if body.get(name) not in (None, 1)]
-    if thoughts.get("type", "disabled") != "disabled" or not _TAKES_SAMPLING.search(model):
-        unsaid += sampling
-    elif {"temperature", "top_p"} <= {*sampling} and "claude-3" not in model and "claude" in model:
-        unsaid.append("top_p")  # it takes one of the two
-    return {name: value for name, value in body.items() if name not in unsaid}, tuple(unsaid)
 
 
 def request_body(body: Json, model: str) -> Json:
@@ -148,11 +124,6 @@ def _call(call: ToolCall) -> list[Json]:
     """The thoughts that led to a call must come back before it, signed as they were."""
     thoughts: list[Json] = kept(call.extra, "anthropic", "thinking", list) or []
     return [*thoughts, {"type": "tool_use", "id": call_id(call.id), "name": call.name, "input": call.values}]
-
-
-def call_id(text: str) -> str:
-    """As it wants ids, and the same for a call and its result: another provider may have made it."""
-    return _NO_ID.sub("_", text) or "call"
 
 
 def _block(part: Part) -> Json:
@@ -211,27 +182,6 @@ def _temperature(body: Json) -> float | None:
     return min(value, 1) if isinstance(value, int | float) else None
 
 
-def thinking(body: Json, model: str) -> Json:
-    """`thinking` in its own words goes as it is; `reasoning_effort` in the form that the model's generation knows."""
-    own, said = body.get("thinking"), effort_of(body)
-    if isinstance(own, dict):
-        return own
-    if said not in BUDGETS:  # `none` and nothing said are the same here
-        return {}
-    if not _THINKS_IN_BUDGETS.search(model):
-        return {"type": "adaptive"}
-    most, budget = most_tokens_of(body), BUDGETS[said]
-    if most is not None and most <= 1024:
-        return {}  # no room to think in
-    return {"type": "enabled", "budget_tokens": min(budget, most - 1) if most else budget}
-
-
-def effort(body: Json, thoughts: Json) -> str | None:
-    """For models that decide by themselves how long they think."""
-    is_adaptive = thoughts.get("type") == "adaptive"
-    return _EFFORTS.get(effort_of(body) or "") if is_adaptive else None
-
-
 def _output(body: Json, thoughts: Json) -> Json:
     """https://platform.claude.com/docs/en/build-with-claude/structured-outputs"""
     output: Json = {}
@@ -240,7 +190,7 @@ def _output(body: Json, thoughts: Json) -> Json:
     if (wanted := format_of(body)) is not None:
         if wanted.schema is None:
             raise cannot_take("response_format", "JSON mode without a schema; use a json_schema")
-        output["format"] = {"type": "json_schema", "schema": wanted.schema}
+        output["format"] = {"type": "json_schema", "schema": closed(wanted.schema)}
     return output
 
 

@@ -14,8 +14,8 @@ from ..chat import Chat
 from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
-from . import anthropic
 from .bedrock_answers import ConverseDecoder, completion, failure
+from .claude import call_id, closed, effort, fitting, thinking
 from .conversation import (
     Address,
     Inline,
@@ -55,7 +55,7 @@ _OF_CLAUDE = frozenset({"reasoning_effort", "thinking", "top_k"})
 class BedrockDialect:
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         is_claude = "claude" in endpoint.upstream_model
-        asked, left_out = anthropic.fitting(chat.body, endpoint.upstream_model) if is_claude else (chat.body, ())
+        asked, left_out = fitting(chat.body, endpoint.upstream_model) if is_claude else (chat.body, ())
         left_out += dropped(asked, _TAKEN | _OF_CLAUDE if is_claude else _TAKEN)
         headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
         if chat.stream:
@@ -90,7 +90,7 @@ def request_body(body: Json, model: str) -> Json:
         "system": [{"text": text} for text in system],
         "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
         "toolConfig": _tools(body, called=[call.name for message in messages for call in message.calls]),
-        "outputConfig": _output(body),
+        "outputConfig": _output(body, model),
         "additionalModelRequestFields": _of_claude(body, model) if "claude" in model else {},
     }
     return {name: value for name, value in wanted.items() if value not in (None, [], {})}
@@ -109,14 +109,14 @@ def _turns(messages: list[Message]) -> list[Json]:
 def _blocks(message: Message) -> list[Json]:
     if message.role == "tool":
         content = [_block(part) for part in message.parts] or [{"text": ""}]
-        return [{"toolResult": {"toolUseId": anthropic.call_id(message.call_id), "content": content}}]
+        return [{"toolResult": {"toolUseId": call_id(message.call_id), "content": content}}]
     calls = [block for call in message.calls for block in _call(call)]
     return [*(_block(part) for part in message.parts), *calls]
 
 
 def _call(call: ToolCall) -> list[Json]:
     thoughts = kept(call.extra, "bedrock", "reasoning", list) or []
-    use = {"toolUseId": anthropic.call_id(call.id), "name": call.name, "input": call.values}
+    use = {"toolUseId": call_id(call.id), "name": call.name, "input": call.values}
     return [*({"reasoningContent": thought} for thought in thoughts), {"toolUse": use}]
 
 
@@ -165,23 +165,24 @@ def _tool(tool: Tool) -> Json:
     return {**found, "strict": True} if tool.strict else found
 
 
-def _output(body: Json) -> Json:
+def _output(body: Json, model: str) -> Json:
     """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_OutputConfig.html"""
     wanted = format_of(body)
     if wanted is None:
         return {}
     if wanted.schema is None:
         raise cannot_take("response_format", "JSON mode without a schema; use a json_schema")
-    schema = {"name": wanted.name, "schema": orjson.dumps(wanted.schema).decode()}
+    asked = closed(wanted.schema) if "claude" in model else wanted.schema
+    schema = {"name": wanted.name, "schema": orjson.dumps(asked).decode()}
     return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}
 
 
 def _of_claude(body: Json, model: str) -> Json:
     """What Converse has no words for goes to the model as Anthropic has it."""
-    thinking = anthropic.thinking(body, model)
-    fields: Json = {"thinking": thinking or None, "top_k": body.get("top_k")}
-    if effort := anthropic.effort(body, thinking):
-        fields["output_config"] = {"effort": effort}
+    thoughts = thinking(body, model)
+    fields: Json = {"thinking": thoughts or None, "top_k": body.get("top_k")}
+    if said := effort(body, thoughts):
+        fields["output_config"] = {"effort": said}
     return {name: value for name, value in fields.items() if value is not None}
 
 
