@@ -10,11 +10,13 @@ import orjson
 
 from core import sse
 from core.chat import Chat, parse_chat
+from core.drawing import Drawing, parse_drawing
 from core.embedding import parse_embedding
 from core.errors import InvalidRequest, StreamNotRecovered, UpstreamError
 from core.need import need_of_chat
 from core.providers import PROVIDERS, find_provider
-from core.providers.dialect import Completion, Endpoint, Provider
+from core.providers.dialect import Completion, Drawings, Endpoint, Later, Provider
+from core.providers.drawn import answer_of
 from core.recovery import Continuation, Sent
 from core.retry_after import parse_wait
 from core.sse import EventTooLarge, Reader
@@ -25,6 +27,7 @@ from tests.provider_samples import NOW, OF_TRANSLATED, SAMPLES, STAMP, Samples
 Target = Callable[[bytes], None]
 ENDPOINT = Endpoint(url="https://provider.example/x", upstream_model="m", token="key-0123")
 ASKED = Chat({"messages": [{"role": "user", "content": "Hi"}], "stream": True}, 0)
+DRAWING = Drawing({"prompt": "a cat"}, 0)
 STATUSES = (400, 401, 402, 403, 404, 413, 422, 429, 500, 503)
 # One row of each way to read: the others are the same code.
 READERS = {row.name: row for row in (*PROVIDERS.values(), find_provider("unknown")) if row.name != "demo"}
@@ -49,6 +52,8 @@ def answers(row: Provider) -> Target:
         judge(row.dialect.completion(raw, ASKED, STAMP))
         if row.embeddings is not None:
             judge(row.embeddings.embedding(raw))
+        if row.images is not None:
+            look_at(row.images.drawings(raw, ENDPOINT))
         status = STATUSES[len(raw) % len(STATUSES)]
         judge(row.failure(status, {"retry-after": raw[:40].decode("latin-1")}, raw, now=NOW))
 
@@ -82,10 +87,23 @@ def judge(found: Completion | UpstreamError) -> None:
         orjson.dumps(found.body())
 
 
+def look_at(found: Drawings | Later | UpstreamError) -> None:
+    if isinstance(found, UpstreamError):
+        judge(found)
+    elif isinstance(found, Drawings):
+        assert found.drawn
+        judge(answer_of(DRAWING, found, now=NOW))
+
+
 def requests(raw: bytes) -> None:
     """A caller's body, and what each provider is sent for it."""
     with contextlib.suppress(InvalidRequest):
         parse_embedding(raw)
+    with contextlib.suppress(InvalidRequest):
+        drawing = parse_drawing(raw)
+        for row in READERS.values():
+            if row.images is not None:
+                assert row.images.drawing_request(ENDPOINT, drawing).request.url
     try:
         chat = parse_chat(raw)
     except InvalidRequest:
@@ -119,6 +137,7 @@ def seeds() -> Iterator[bytes]:
         for path in sorted(_samples(name).folder.iterdir()) if name in {**SAMPLES, **OF_TRANSLATED} else ():
             yield bytes([at]) + path.read_bytes()
     yield bytes([TARGETS.index(requests)]) + orjson.dumps(ASKED.body)
+    yield bytes([TARGETS.index(requests)]) + orjson.dumps({**DRAWING.body, "n": 2, "size": "64x64", "seed": 7})
     yield bytes([TARGETS.index(events)]) + b"event: a\ndata: {}\ndata: {}\n\n"
     yield bytes([TARGETS.index(waits)]) + b"1m2.5s"
 

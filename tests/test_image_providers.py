@@ -15,16 +15,19 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from core.drawing import parse_drawing
+from core.catalog import Model
+from core.drawing import Drawing, Part, parse_drawing
+from core.errors import Unsupported
+from core.picture import Picture
 from core.providers import PROVIDERS
 from core.providers.demo import DEMO
-from core.providers.dialect import Drawings, Later
+from core.providers.dialect import Drawings, Edits, Later
 from tests.fake_upstream import Exchange, FakeUpstream, Script, answers, answers_json
 from tests.pictures import JPEG, PNG, WEBP
 from tests.provider_rig import ACCOUNT, catalog_of
 from tests.provider_samples import FOLDER
 from tests.running_gateway import TOKEN, RunningGateway, running
-from tests.test_providers_docs import table
+from tests.test_providers_docs import NO, table
 
 Json = dict[str, Any]
 IN_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
@@ -324,11 +327,16 @@ def provider(case: Case, host: str) -> Script:
     return script
 
 
-async def generate(gateway: RunningGateway, **asked: Any) -> tuple[Any, str]:
-    """What the official package gets, and what it is told was dropped."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(gateway: RunningGateway) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as client:
-        raw = await client.images.with_raw_response.generate(**asked)
-        return raw.parse(), raw.headers.get("x-sluice-dropped", "")
+        yield client
+
+
+async def generate(client: openai.AsyncOpenAI, **asked: Any) -> tuple[Any, str]:
+    """What the official package gets, and what it is told was dropped."""
+    raw = await client.images.with_raw_response.generate(**asked)
+    return raw.parse(), raw.headers.get("x-sluice-dropped", "")
 
 
 def said(case: Case, upstream: FakeUpstream) -> Json:
@@ -348,11 +356,11 @@ def said(case: Case, upstream: FakeUpstream) -> Json:
 @EVERY
 @IN_ONE_LOOP
 async def test_the_official_package_gets_the_providers_own_bytes(
-    gateway: RunningGateway, shared: FakeUpstream, case: Case
+    gateway: RunningGateway, client: openai.AsyncOpenAI, shared: FakeUpstream, case: Case
 ) -> None:
     shared.requests.clear()
     shared.script = provider(case, shared.url)
-    answer, dropped = await generate(gateway, model=case.name, response_format="b64_json", **ASKED)
+    answer, dropped = await generate(client, model=case.name, response_format="b64_json", **ASKED)
     assert [base64.b64decode(picture.b64_json) for picture in answer.data] == [case.picture]
     assert isinstance(answer.created, int)
     assert dropped == case.dropped
@@ -381,10 +389,12 @@ async def test_the_older_form_gets_the_same_bytes_with_their_true_type(
 
 @EVERY
 @IN_ONE_LOOP
-async def test_who_wants_an_address_gets_one(gateway: RunningGateway, shared: FakeUpstream, case: Case) -> None:
+async def test_who_wants_an_address_gets_one(
+    gateway: RunningGateway, client: openai.AsyncOpenAI, shared: FakeUpstream, case: Case
+) -> None:
     """The provider's own where it gave one, else the bytes as a data URL."""
     shared.script = provider(case, shared.url)
-    answer, _ = await generate(gateway, model=case.name, prompt=PROMPT, response_format="url")
+    answer, _ = await generate(client, model=case.name, prompt=PROMPT, response_format="url")
     (picture,) = answer.data
     assert picture.b64_json is None
     if picture.url.startswith("data:"):
@@ -417,7 +427,19 @@ def cells(case: Case) -> dict[str, str]:
     if isinstance(answer, Drawings):
         comes_as = "an address" if answer.drawn[0].url else "bytes" if case.sample.endswith(".bin") else "base64"
     told = {f"`{name}`": "dropped" if name in case.dropped else "yes" for name in ("n", "size", "quality")}
-    return {**told, "Answers with": comes_as}
+    return {**told, "Changes pictures": "yes" if changes_pictures(found) else NO, "Answers with": comes_as}
+
+
+def changes_pictures(found: Model) -> bool:
+    language, part = found.row.images, Part("image", Picture("image/png", PNG))
+    assert language is not None
+    if not isinstance(language, Edits):
+        return False
+    try:
+        language.edit_request(found.endpoint, Drawing({"prompt": PROMPT}, 0, parts=(part,)))
+    except Unsupported:
+        return False
+    return True
 
 
 @EVERY

@@ -72,14 +72,17 @@ async def broken() -> AsyncIterator[FakeUpstream]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(broken: FakeUpstream) -> AsyncIterator[RunningGateway]:
-    """One model that the test breaks, and a worse one of somebody else's that is sound."""
+    """Models that the test breaks, two of them with little patience, and worse ones of somebody else's that hold."""
     async with FakeUpstream() as sound:
         sound.script = answers_json(drawn(JPEG))
         quick = {"timeouts": {"response": 0.1, "idle": 0.1}}
         models = (
-            painter(broken.url, "bad", model_size="SMALL", priority=1, **quick),
-            painter(broken.url, "alone", **quick),
+            painter(broken.url, "bad", model_size="SMALL", priority=1),
+            painter(broken.url, "hasty", model_size="BIG", priority=1, **quick),
+            painter(broken.url, "alone"),
+            painter(broken.url, "hasty-alone", **quick),
             old_painter(sound.url, "good", model_size="SMALL", priority=2),
+            old_painter(sound.url, "as good", model_size="BIG", priority=2),
         )
         async with running(*models, door=MAY_FETCH) as gateway:
             yield gateway
@@ -395,9 +398,10 @@ async def test_what_is_no_picture_is_a_failure_and_the_next_model_draws(
     gateway: RunningGateway, broken: FakeUpstream, what: str
 ) -> None:
     broken.script = BROKEN[what][0]
-    answer = await draw(gateway, model="all", response_format="b64_json")
+    size, good = ("BIG", "as good") if "silence" in what else ("SMALL", "good")
+    answer = await draw(gateway, model=size, response_format="b64_json")
     assert (answer.status_code, answer.json()["data"]) == (200, [{"b64_json": packed(JPEG)}])
-    assert (answer.headers["x-sluice-model"], answer.headers["x-sluice-attempts"]) == ("good", "2")
+    assert (answer.headers["x-sluice-model"], answer.headers["x-sluice-attempts"]) == (good, "2")
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -406,7 +410,7 @@ async def test_with_nobody_else_to_draw_it_is_an_honest_error(
     gateway: RunningGateway, broken: FakeUpstream, what: str
 ) -> None:
     broken.script, status, code = BROKEN[what]
-    answer = await image(gateway, model="alone")
+    answer = await image(gateway, model="hasty-alone" if "silence" in what else "alone")
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/json"
     assert ("retry-after" in answer.headers) == (status in (429, 503))

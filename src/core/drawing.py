@@ -1,20 +1,31 @@
 """A caller's request for pictures: what the gateway must know of it. The rest of the body is for the provider."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .body import read_object, require
 from .errors import InvalidRequest
+from .picture import Picture, read_picture
 
 ANY = "all"  # the older form's word for any model of images
 _FORMS: dict[Any, Literal["", "b64_json", "url"]] = {"": "", "b64_json": "b64_json", "url": "url"}
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+_PARTS = frozenset({"image", "image[]", "mask"})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A picture that came with the request, to be changed; `name` is its field's: `image`, `image[]` or `mask`."""
+
+    name: str
+    picture: Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`body` is the request in OpenAI's form and is never changed; `length` is its size in bytes.
+    """`body` is the request in OpenAI's form and is never changed; `length` is its size in bytes, less `parts`.
 
     `form` is how the caller wants the pictures: in JSON as `b64_json` or `url`, empty where either will do, or one
     alone, `plain`, as the bytes that it is.
@@ -23,6 +34,7 @@ class Drawing:
     body: dict[str, Any]
     length: int
     form: Literal["", "b64_json", "url", "plain"] = ""
+    parts: tuple[Part, ...] = ()
 
     @property
     def model(self) -> str:
@@ -49,14 +61,7 @@ class Drawing:
 def parse_drawing(raw: bytes) -> Drawing:
     """OpenAI's form. Raises InvalidRequest."""
     body = read_object(raw)
-    _judge(body)
-    require(body, "response_format", str | None, "b64_json or url")
-    form = _FORMS.get(body.get("response_format") or "")
-    if form is None:
-        raise InvalidRequest("`response_format` must be b64_json or url.", param="response_format")
-    if body.get("stream") is True:
-        raise InvalidRequest("Pictures are not streamed.", param="stream", code="unsupported")
-    return Drawing(body, len(raw), form)
+    return Drawing(body, len(raw), _judged(body))
 
 
 def parse_plain_drawing(raw: bytes) -> Drawing:
@@ -65,17 +70,54 @@ def parse_plain_drawing(raw: bytes) -> Drawing:
     body.setdefault("prompt", body.get("inputs"))
     for name in ("inputs", "n", "response_format", "stream"):
         body.pop(name, None)
-    _judge(body)
+    _judged(body)
     return Drawing(body, len(raw), "plain")
 
 
-def _judge(body: dict[str, Any]) -> None:
+def parse_edit(fields: Iterable[tuple[str, str | bytes]]) -> Drawing:
+    """OpenAI's form with pictures to change; what comes as a file is bytes. Raises InvalidRequest."""
+    body: dict[str, Any] = {}
+    parts: list[Part] = []
+    for name, value in fields:
+        if isinstance(value, str):
+            body[name] = _read(name, value)
+        else:
+            parts.append(_part(name, value))
+    if not any(part.name != "mask" for part in parts):
+        raise InvalidRequest("`image` must be a picture, sent as a file.", param="image")
+    length = sum(len(name) + len(str(value)) for name, value in body.items())
+    return Drawing(body, length, _judged(body), tuple(parts))
+
+
+def _read(name: str, value: str) -> Any:
+    """A form has text alone."""
+    if name in ("n", "output_compression", "partial_images") and re.fullmatch(r"\d{1,9}", value):
+        return int(value)
+    return value == "true" if name == "stream" else value
+
+
+def _part(name: str, data: bytes) -> Part:
+    picture = read_picture(data)
+    if name not in _PARTS or picture is None:
+        raise InvalidRequest(f"`{name}` must not be a file, or is no whole PNG, JPEG, WebP or GIF.", param=name)
+    return Part(name, picture)
+
+
+def _judged(body: dict[str, Any]) -> Literal["", "b64_json", "url"]:
+    """The form that is asked for."""
     require(body, "model", str | None, "a string")
     require(body, "prompt", str, "text")
     require(body, "n", int | None, "a whole number above 0")
     require(body, "size", str | None, "text such as 1024x1024")
+    require(body, "response_format", str | None, "b64_json or url")
     if not body["prompt"].strip():
         raise InvalidRequest("`prompt` must say what to draw.", param="prompt")
     n = body.get("n")
     if n is not None and (n is True or n is False or n < 1):
         raise InvalidRequest("`n` must be a whole number above 0.", param="n")
+    if body.get("stream") is True:
+        raise InvalidRequest("Pictures are not streamed.", param="stream", code="unsupported")
+    form = _FORMS.get(body.get("response_format") or "")
+    if form is None:
+        raise InvalidRequest("`response_format` must be b64_json or url.", param="response_format")
+    return form

@@ -22,7 +22,7 @@ from .call import LEFT, Call
 from .catalog import Catalog, Model
 from .chat import Chat, parse_chat
 from .config.schema import Kind
-from .drawing import parse_drawing, parse_plain_drawing
+from .drawing import Drawing
 from .embedding import parse_embedding
 from .errors import GatewayError, OutOfTime, UpstreamError
 from .holding import hold_status
@@ -103,11 +103,8 @@ class Gateway:
         grant, whole = await self._answer(call, lambda model: self._upstream.embed(model, embedding))
         return await self._hand_over(call, grant, whole)
 
-    async def draw(
-        self, raw: bytes, caller: Caller, record: Record, *, until: float = math.inf, is_plain: bool = False
-    ) -> Answer:
-        """Answer a request for pictures, in OpenAI's form or, `is_plain`, in the older one. Raises GatewayError."""
-        drawing = parse_plain_drawing(raw) if is_plain else parse_drawing(raw)
+    async def draw(self, drawing: Drawing, caller: Caller, record: Record, *, until: float = math.inf) -> Answer:
+        """Answer a request for pictures, which come in several forms. Raises GatewayError."""
         call = self._call("image", drawing.model, need_without_words(drawing.length), caller, record, until)
         grant, whole = await self._answer(call, lambda model: self._upstream.draw(model, drawing))
         return await self._hand_over(call, grant, whole)

@@ -30,7 +30,8 @@ from .http_client.port import (
     TlsFailed,
 )
 from .inlining import with_bytes, with_pictures_inside
-from .providers.dialect import Completion, Drawings, Images, Login, Outgoing, Stamp, Token
+from .providers.conversation import cannot_take
+from .providers.dialect import Completion, Drawings, Edits, Images, Login, Outgoing, Stamp, Token
 from .providers.drawn import answer_of
 from .providers.limit_headers import ReportedLimit
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
@@ -82,7 +83,12 @@ class Upstream:
         """Ask for pictures, and for them again where they are not there at once. Raises UpstreamError."""
         language, total_s = model.row.images, model.timeouts.buffered_total
         assert language is not None, "the catalog sees to that"
-        outgoing = language.drawing_request(model.endpoint, drawing)
+        if not drawing.parts:
+            outgoing = language.drawing_request(model.endpoint, drawing)
+        elif isinstance(language, Edits):
+            outgoing = language.edit_request(model.endpoint, drawing)
+        else:
+            raise cannot_take("image", "a picture to change")
         try:
             async with asyncio.timeout(total_s):
                 found, reported = await self._drawings(model, language, outgoing.request)

@@ -34,6 +34,7 @@ _PATHS = frozenset(
         "/chat/completions",
         "/v1/embeddings",
         "/v1/images/generations",
+        "/v1/images/edits",
         "/image",
         "/v1/models",
         "/models",

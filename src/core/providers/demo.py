@@ -10,5 +10,5 @@ DEMO = Provider(
     base_url="demo://local/v1",
     needs_token=False,
     capabilities=frozenset({"streaming"}),
-    images=OpenAIImages(),
+    images=OpenAIImages(edits=False),
 )

@@ -151,6 +151,15 @@ class Images(Protocol):
         ...
 
 
+@runtime_checkable
+class Edits(Protocol):
+    """A language in which pictures can be sent along to be changed. It is answered as a `drawing_request` is."""
+
+    def edit_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:
+        """Raises UpstreamError, `reached=False`, for what cannot be said to this provider."""
+        ...
+
+
 class Login(Protocol):
     """How a key is exchanged for a token, which is then sent as a bearer's."""
 

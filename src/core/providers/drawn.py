@@ -58,11 +58,11 @@ def drawings_of(body: Json, raw: bytes = b"") -> Drawings | UpstreamError:
 
 
 def _items(body: Json) -> list[Any]:
+    if isinstance(body.get("result"), dict):  # Cloudflare
+        body = body["result"]
     for name in _LISTS:
         if isinstance(body.get(name), list):
             return list(body[name])
-    if isinstance(body.get("result"), dict):  # Cloudflare
-        return _items(body["result"])
     return [{"image": body["image"]}] if "image" in body else []
 
 

@@ -3,6 +3,7 @@
 https://ai.google.dev/gemini-api/docs/image-generation and https://ai.google.dev/gemini-api/docs/imagen
 """
 
+import base64
 import re
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import orjson
 from ..drawing import Drawing
 from ..errors import Refused, Transient, UpstreamError
 from ..http_client.port import HttpRequest
+from .conversation import cannot_take
 from .dialect import Drawings, Endpoint, Outgoing
 from .drawn import drawings_of
 from .exchange import Json, bearer, headers_of, odd_answer, read_json
@@ -35,6 +37,12 @@ class GoogleImages:
         body = _imagen(drawing) if is_imagen else _gemini(drawing)
         request = HttpRequest(_address(endpoint), headers_of(endpoint, is_stream=False, **own), orjson.dumps(body))
         return Outgoing(request, left_out(drawing, ("n", "aspect_ratio") if is_imagen else ("aspect_ratio",)))
+
+    def edit_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:
+        """Of Gemini's models: in words alone, and only Vertex's Imagen could take a mask."""
+        if _method(endpoint.upstream_model) == "predict" or any(part.name == "mask" for part in drawing.parts):
+            raise cannot_take("image", "a mask, or an Imagen model to change a picture")
+        return self.drawing_request(endpoint, drawing)
 
     def drawings(self, raw: bytes, endpoint: Endpoint) -> Drawings | UpstreamError:  # noqa: ARG002
         body = read_json(raw)
@@ -65,7 +73,12 @@ def _gemini(drawing: Drawing) -> Json:
     config: Json = {"responseModalities": ["TEXT", "IMAGE"]}
     if ratio := drawing.body.get("aspect_ratio"):
         config["imageConfig"] = {"aspectRatio": ratio}
-    return {"contents": [{"role": "user", "parts": [{"text": drawing.prompt}]}], "generationConfig": config}
+    pictures = [
+        {"inlineData": {"mimeType": part.picture.media_type, "data": base64.b64encode(part.picture.data).decode()}}
+        for part in drawing.parts
+    ]
+    said = {"role": "user", "parts": [{"text": drawing.prompt}, *pictures]}
+    return {"contents": [said], "generationConfig": config}
 
 
 def _imagen(drawing: Drawing) -> Json:

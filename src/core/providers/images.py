@@ -3,21 +3,22 @@
 What cannot be said to a provider is named as dropped: with or without it a picture of the prompt comes.
 """
 
-import hashlib
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
 
-from ..drawing import Drawing
+from ..drawing import Drawing, Part
 from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
+from .conversation import cannot_take
 from .dialect import Drawings, Endpoint, Images, Outgoing, Provider
 from .drawn import drawings_in, drawings_of, object_in
 from .exchange import Json, bearer, headers_of, odd_answer
+from .form import multipart
 from .openai import OpenAIDialect
 
 _ALWAYS = frozenset({"model", "prompt", "response_format"})
@@ -45,22 +46,34 @@ def left_out(drawing: Drawing, taken: Collection[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class OpenAIImages:
-    """OpenAI's own form: every field is passed on as it came."""
+    """OpenAI's own form: every field is passed on as it came. `edits`: it changes pictures as well."""
 
     dialect: OpenAIDialect = field(default_factory=OpenAIDialect)
     at: str = "/images/generations"
+    edits: bool = True
 
     def path(self, upstream_model: str) -> str:  # noqa: ARG002 - it stands in the body
         return self.at
 
     def drawing_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:
-        body = {**drawing.body, "model": endpoint.upstream_model}
-        if _IN_BASE64_ONLY.match(endpoint.upstream_model):
-            body.pop("response_format", None)
-        return Outgoing(self.dialect.post(endpoint, body))
+        return Outgoing(self.dialect.post(endpoint, _body(endpoint, drawing)))
+
+    def edit_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:
+        request = self.dialect.post(endpoint, {})
+        url = request.url.replace("/images/generations", "/images/edits")
+        if not self.edits or url == request.url:
+            raise cannot_take("image", "a picture to change")
+        return Outgoing(replace(post_form(request, _body(endpoint, drawing), drawing.parts), url=url))
 
     def drawings(self, raw: bytes, endpoint: Endpoint) -> Drawings | UpstreamError:  # noqa: ARG002
         return drawings_in(raw)
+
+
+def _body(endpoint: Endpoint, drawing: Drawing) -> Json:
+    body = {**drawing.body, "model": endpoint.upstream_model}
+    if _IN_BASE64_ONLY.match(endpoint.upstream_model):
+        body.pop("response_format", None)
+    return body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +111,8 @@ class FlatImages:
         if self.formats:
             body["response_format"] = self.formats["url" if drawing.form == "url" else "b64_json"]
         dropped = left_out(drawing, {*self.same, *(("size",) if sides else ())})
-        if self.as_form.search(model):
-            return Outgoing(_form(endpoint, body), dropped)
-        return Outgoing(post(endpoint, body), dropped)
+        request = post(endpoint, body)
+        return Outgoing(post_form(request, body) if self.as_form.search(model) else request, dropped)
 
     def drawings(self, raw: bytes, endpoint: Endpoint) -> Drawings | UpstreamError:  # noqa: ARG002
         return drawings_in(raw)
@@ -177,17 +189,8 @@ def post(endpoint: Endpoint, body: Json) -> HttpRequest:
     return HttpRequest(endpoint.url, headers, orjson.dumps(body))
 
 
-def _form(endpoint: Endpoint, fields: Json) -> HttpRequest:
-    """multipart/form-data. Its boundary is of the content, which cannot hold it then."""
-    texts = {name: str(value) for name, value in fields.items()}
-    boundary = "sluice" + hashlib.sha256(orjson.dumps(texts)).hexdigest()
-    parts = [
-        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
-        for name, text in texts.items()
-    ]
-    headers = {
-        **headers_of(endpoint, is_stream=False, **bearer(endpoint)),
-        "accept": _ACCEPT,
-        "content-type": f"multipart/form-data; boundary={boundary}",
-    }
-    return HttpRequest(endpoint.url, headers, f"{''.join(parts)}--{boundary}--\r\n".encode())
+def post_form(request: HttpRequest, fields: Json, parts: Iterable[Part] = ()) -> HttpRequest:
+    """The same with a form in place of its body."""
+    texts = [(name, str(value)) for name, value in fields.items() if value is not None]
+    kind, body = multipart(texts, parts)
+    return replace(request, headers={**request.headers, "content-type": kind}, body=body)

@@ -121,6 +121,30 @@ IMAGES: dict[str, Any] = {
     },
 }
 
+EDITS: dict[str, Any] = {
+    "summary": "Change pictures",
+    "description": "OpenAI's image edits, by the models that can.",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt", "image"],
+                    "properties": {
+                        "model": {"type": "string"},
+                        "prompt": {"type": "string", "minLength": 1},
+                        "image": {"type": "string", "format": "binary"},
+                        "mask": {"type": "string", "format": "binary"},
+                    },
+                    "additionalProperties": True,
+                }
+            }
+        },
+    },
+    "responses": IMAGES["responses"],
+}
+
 PLAIN_IMAGE: dict[str, Any] = {
     "summary": "Draw one picture and answer with it as it is",
     "requestBody": {
