@@ -321,11 +321,15 @@ async def test_each_request_is_a_line_and_its_metrics_and_nothing_holds_a_secret
     config = config_file(tmp_path, *models, state=state)
     async with RuntimeApi() as api, function(api, config, POWERTOOLS_SERVICE_NAME="sluice-test") as process:
         for name, status in (("a", 200), ("b", 429)):
+            await until_ready(api)
+            api.asked_next.clear()
             answer = api.invoke(asking(model=name, stream=True))
             await answer.until(lambda a: a.is_over.is_set(), 20)
             assert answer.prelude
             assert answer.prelude["statusCode"] == status
-        printed = await process.stop()
+        await until_ready(api)
+        process.process.kill()  # what is not written by the end of an invocation would be lost
+        printed = await process.output()
     rows = [orjson.loads(line) for line in printed.splitlines()]
     first, second = [row for row in rows if row.get("message") == "request"]
     assert (first["level"], first["status"], first["model"], first["caller"]) == ("INFO", 200, "b", "app")

@@ -4,8 +4,8 @@ Lambda filters by `level`, in its own words for them, and takes `timestamp` in R
 """
 
 import contextvars
+import io
 import logging
-import sys
 from typing import TextIO
 
 from core.log_line import JsonFormatter, json_line, words_of
@@ -22,8 +22,10 @@ class LambdaFormatter(JsonFormatter):
         return json_line(level, words_of(record), {"logger": record.name, **of_whom}).rstrip()
 
 
-def log_to(out: TextIO = sys.stdout) -> None:
+def log_to(out: TextIO) -> None:
     """From warnings up, all that libraries and we ourselves have to say."""
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(line_buffering=True)  # what is printed has to be out when the environment is frozen
     handler = logging.StreamHandler(out)
     handler.setFormatter(LambdaFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
