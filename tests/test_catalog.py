@@ -36,6 +36,13 @@ def test_a_model_without_settings_has_the_defaults_of_the_contract() -> None:
     assert plain.capabilities == plain.row.capabilities
 
 
+def test_a_lease_outlives_the_longest_call_of_the_model_and_of_its_account() -> None:
+    """So it outlives what a Lambda function does in its time-out, too: no call goes on after `timeouts.total`."""
+    slow = model({"timeouts": {"total": 1800}, "max_in_flight": 2}, {"timeouts": {"total": 60}, "max_in_flight": 8})
+    assert slow.account
+    assert [scope.throttle.lease_ms for scope in (slow.scope, slow.account)] == [1_860_000, 1_860_000]
+
+
 @pytest.mark.parametrize(
     ("setting", "default", "own", "field"),
     [

@@ -53,9 +53,9 @@ class AiohttpClient:
         return AiohttpResponse(response, patience)
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        session, self._session = self._session, None  # a request that begins meanwhile opens one of its own
+        if session is not None:
+            await session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         total, per_host = self._idle
