@@ -135,6 +135,27 @@ async def test_a_parameter_that_is_left_out_is_named(rig: Rig, name: str) -> Non
 
 
 @IN_ONE_LOOP
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [
+        ("store", "store"),
+        ("\u043a", "%D0%BA"),
+        ("a\r\nset-cookie: b", "a%0D%0Aset-cookie:%20b"),
+        (" a,b ", "%20a%2Cb%20"),
+        ("x" * 5000, "x" * 1000 + "..."),
+    ],
+)
+async def test_a_field_is_named_in_a_header_whatever_it_is_called(
+    rig: Rig, field: str, named: str, stream: bool
+) -> None:
+    rig.plays("anthropic", "stream" if stream else "answer")
+    answer = await rig.gateway.chat(model="anthropic", stream=stream, **{field: 1})
+    assert (answer.status_code, answer.headers["x-sluice-dropped"]) == (200, named)
+    assert "set-cookie" not in answer.headers
+
+
+@IN_ONE_LOOP
 @EVERY
 async def test_a_part_that_nobody_takes_is_a_clear_400(rig: Rig, name: str) -> None:
     rig.plays(name, "answer")

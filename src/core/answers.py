@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -17,6 +17,8 @@ from .telemetry import holds_secret
 
 _KEY_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)  # other headers of ours may be quoted
 _SAFE = "".join(map(chr, range(0x20, 0x7F)))
+_SAFE_IN_A_ROW = _SAFE.translate({ord(" "): None, ord(","): None})
+MOST_OF_A_ROW = 1000
 
 
 @frozen
@@ -37,20 +39,30 @@ class EventStream:
     headers: dict[str, str]
 
 
-def headers_of(model: Model, reservation: Reservation, *, attempts: int, now: float) -> dict[str, str]:
-    """Who answered, after how many calls, and what is left of its tightest limit on requests."""
+def headers_of(
+    model: Model, reservation: Reservation, *, attempts: int, dropped: Sequence[str] = (), now: float
+) -> dict[str, str]:
+    """Who answered, after how many calls, without which fields, and what is left of its tightest limit on requests."""
     headers = {"x-sluice-model": _for_a_header(model.name), "x-sluice-attempts": str(attempts)}
     rows = [
         (window.limit.most - used, window)
         for window, used in zip(reservation.windows, reservation.used, strict=True)
         if window.limit.what == "requests"
     ]
+    if dropped:
+        headers["x-sluice-dropped"] = _in_a_row(dropped)
     if rows:
         remaining, window = min(rows, key=lambda row: row[0])
         headers["x-ratelimit-limit-requests"] = str(window.limit.most)
         headers["x-ratelimit-remaining-requests"] = str(max(0, remaining))
         headers["x-ratelimit-reset-requests"] = str(max(0, math.ceil(window.ends - now)))
     return headers
+
+
+def _in_a_row(names: Sequence[str]) -> str:
+    """Callers give fields any name, of any length."""
+    row = ", ".join(quote(name, safe=_SAFE_IN_A_ROW) for name in names)
+    return row if len(row) <= MOST_OF_A_ROW else row[:MOST_OF_A_ROW] + "..."
 
 
 @functools.lru_cache(maxsize=1024)

@@ -321,5 +321,5 @@ class Gateway:
 
     def _headers(self, call: Call, grant: Grant, dropped: tuple[str, ...]) -> dict[str, str]:
         now = self._ledger.now_ms() / 1000
-        headers = headers_of(grant.model, grant.reservations[0], attempts=call.record.attempts, now=now)
-        return {**headers, "x-sluice-dropped": ", ".join(dropped)} if dropped else headers
+        attempts = call.record.attempts
+        return headers_of(grant.model, grant.reservations[0], attempts=attempts, dropped=dropped, now=now)
