@@ -12,7 +12,7 @@ COMPILE = $(LOCK) pyproject.toml
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help serve dev-lambda test check fuzz bench build canary lock clean
+.PHONY: help serve dev-lambda test check fuzz soak bench build canary lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 fuzz: $(VENV)/.dev ## search for bytes that a decoder stumbles over, for a minute; ARGS="-max_total_time=3600"
 	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then exec $(BIN)/python -m tests.fuzz $(or $(ARGS),-max_total_time=60); \
 	else echo "Skipped: atheris has no wheel for this Python or machine (Linux on x86_64, Python 3.11 to 3.13)."; fi
+
+soak: $(VENV)/.dev ## mixed traffic, failing providers and stores that go away, for minutes; ARGS="--hours 2"
+	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(VENV)/.dev ## what a request costs beside a bare relay
 	$(BIN)/python -m bench $(ARGS)
