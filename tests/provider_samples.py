@@ -9,6 +9,7 @@
     errors.json            [{status, headers, body, expect: {class, retry_after_s}}]; a body is JSON, or plain text
     embeddings.json        where it has embeddings in OpenAI's form
     models.json            its list of models, where it has one
+    image*                 pictures, where it draws: JSON, or bytes (`.bin`); `test_image_providers.py` says which
 
 `X.client.sse` beside `X.sse` is what the client gets, where that is not the provider's own events byte for byte.
 """

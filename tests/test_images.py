@@ -247,8 +247,10 @@ async def test_drawing_counts_against_all_limits(upstream: FakeUpstream) -> None
             await gateway.used("p#openai", "rh"),
         ]
         of_the_key = await draw(gateway)
+        record = await gateway.next_record()
     assert (over.status_code, over.json()["error"]["attempts"][0]["reason"]) == (429, "requests_per_minute")
     assert used == [2, 198, 2]
+    assert (record.prompt_tokens, record.completion_tokens) == (9, 90)
     assert "The key app has reached its limit" not in over.json()["error"]["message"]
     assert of_the_key.status_code == 429
     assert len(upstream.requests) == 2

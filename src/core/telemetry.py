@@ -47,10 +47,10 @@ class Record:
         return max(0.0, (until or 0.0) - self.waited_s)
 
     def note_usage(self, usage: object) -> None:
-        """OpenAI's `usage` object, or anything else, which is ignored."""
+        """OpenAI's `usage` object, of a chat or of pictures, or anything else, which is ignored."""
         if isinstance(usage, dict):
-            self.prompt_tokens = _count(usage.get("prompt_tokens"))
-            self.completion_tokens = _count(usage.get("completion_tokens"))
+            self.prompt_tokens = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+            self.completion_tokens = _count(usage.get("completion_tokens", usage.get("output_tokens")))
 
 
 class Telemetry(Protocol):
