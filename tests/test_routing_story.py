@@ -554,6 +554,24 @@ async def test_in_a_category_the_first_of_the_throttled_that_has_room_answers(
         await asyncio.gather(*first)
 
 
+async def test_nobody_is_waited_for_who_could_not_be_asked_any_more(upstream: FakeUpstream, clock: Clock) -> None:
+    done = asyncio.Event()
+
+    async def holds(exchange: Exchange) -> None:
+        await done.wait()
+        await ANSWERS(exchange)
+
+    upstream.script = by_model(a=holds, b=fails(500))
+    models = [small(upstream, "a", max_in_flight=1, max_wait_ms=2000), small(upstream, "b", priority=2)]
+    async with serving(*models, clock=clock, server={"max_attempts": 1}) as gateway:
+        first = asyncio.create_task(gateway.chat(model="a"))
+        await upstream.asked.wait()
+        with took(0, 1):
+            assert (await gateway.chat(model="SMALL")).status_code == 502
+        done.set()
+        await first
+
+
 async def test_calls_are_never_closer_together_than_the_interval(upstream: FakeUpstream) -> None:
     """By the machine's own clock: slots are moments of it."""
     crowd = Crowd(0)

@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -165,7 +165,7 @@ class Gateway:
             for model in await self._ledger.in_order(group):
                 yield model, 0 if len(able) > 1 else model.max_wait_ms
         if len(able) > 1:
-            async for model in self._throttled(able, call):
+            for model in self._throttled(able, call):
                 yield model, SLICE_MS
         if call.parked is not None:
             grant, error = call.parked
@@ -176,16 +176,15 @@ class Gateway:
                 await asyncio.sleep(pause)
                 yield grant.model, 0
 
-    async def _throttled(self, able: list[Model], call: Call) -> AsyncGenerator[Model]:
+    def _throttled(self, able: list[Model], call: Call) -> Iterator[Model]:
         """Of a category those that only their throttle keeps: waited for together, each as long as it is worth."""
         now = asyncio.get_running_loop().time
         began = now()
-        while True:
+        while self._may_ask(call):
             left = [model for model in able if now() - began < model.max_wait_ms / 1000 and call.is_throttled(model)]
             if not left:
                 return
-            for model in left:
-                yield model
+            yield from left
 
     def _is_able(self, model: Model, call: Call) -> bool:
         rule = shortfall(model, call.need)
