@@ -90,12 +90,15 @@ def streams(exchange: Exchange) -> bool:
 
 
 def begins_then(*pieces: bytes, end: str = "clean") -> Script:
-    """A stream that has begun; then `pieces`, and an end: `clean`, `reset` or `silence`."""
+    """A stream that has begun; then `pieces`, and an end: `clean`, `reset`, `silence`, or none but more and more."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.start(200, content_type="text/event-stream")
         for piece in (*BEGINNING, *pieces):
             await exchange.send(piece)
+        while end == "none" and not exchange.gone.is_set():
+            await exchange.send(b": more\n\n")
+            await asyncio.sleep(0.001)
         if end == "silence":
             await exchange.gone.wait()
         elif end == "reset":
@@ -267,4 +270,5 @@ ODD = {
     "two [DONE]": begins_then(*WHOLE[3:], DONE),
     "reset after the finish": begins_then(*WHOLE[3:5], end="reset"),
     "silence after the finish": begins_then(*WHOLE[3:5], end="silence"),
+    "no end after [DONE]": begins_then(*WHOLE[3:], end="none"),
 }

@@ -225,6 +225,7 @@ async def test_an_answer_that_is_odd_but_finished_is_whole(pairs: Pairs, how: st
     assert not seen.errors
     assert set(seen.finishes) == {"stop"}
     assert seen.events.count("[DONE]") == 1
+    assert (await both.gateway.next_record()).error is None
 
 
 @pytest.mark.parametrize("stream", [False, True])

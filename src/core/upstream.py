@@ -301,9 +301,10 @@ class ChunkStream:
 
     async def aclose(self) -> None:
         if self._saw_done:
+            until = self._now() + DRAIN_S
             with contextlib.suppress(UpstreamError, TimeoutError):
-                while not self._is_over and await self._read(DRAIN_S):
-                    pass
+                while not self._is_over and (left_s := until - self._now()) > 0:
+                    await self._read(left_s)
         await self._response.aclose()
 
     def _why_no_answer(self, raw: bytes) -> UpstreamError:
