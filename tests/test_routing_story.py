@@ -986,6 +986,7 @@ async def test_no_candidate_is_asked_past_the_deadline(upstream: FakeUpstream, c
         with took(0.5, 2):
             answer = await gateway.chat(model="SMALL")
         assert (answer.status_code, asked(upstream)) == (504, ["a", "b"])
+        assert what_failed(answer) == [("a", "silent", None), ("b", "out_of_time", None)]
         assert (await gateway.image("m#a"))["f"] == 1
         assert "f" not in await gateway.image("m#b"), "it had a part of its time only"
 

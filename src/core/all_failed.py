@@ -59,11 +59,16 @@ def key_refused(refusal: Refusal, key: str, *, now_ms: int) -> GatewayError:
 
 def all_failed(attempts: Sequence[Attempt], *, now_ms: int) -> GatewayError:
     """`attempts`: one for each model, the last one last."""
-    error = _error(attempts)
-    error.attempts = [{"model": a.model, "reason": a.reason, "status": a.status} for a in attempts]
+    error = with_attempts(_error(attempts), attempts)
     if error.status in (429, 503):
         moments = [attempt.until_ms for attempt in attempts if attempt.until_ms is not None]
         error.headers["retry-after"] = _seconds(min(moments, default=now_ms + 1000) - now_ms)
+    return error
+
+
+def with_attempts(error: GatewayError, attempts: Sequence[Attempt]) -> GatewayError:
+    """The same error, which names what came of each."""
+    error.attempts = [{"model": a.model, "reason": a.reason, "status": a.status} for a in attempts]
     return error
 
 

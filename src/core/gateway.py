@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import routing
 from .admission import Outcome, Refusal, Reservation
-from .all_failed import Attempt, all_failed, key_refused
+from .all_failed import Attempt, all_failed, key_refused, with_attempts
 from .answers import Answer, EventStream, headers_of
 from .auth import Caller
 from .call import LEFT, Call
@@ -141,6 +141,8 @@ class Gateway:
             if not call.tried:
                 raise OutOfTime("The gateway's time for one request ran out before a model could be asked.")
             raise all_failed(list(call.tried.values()), now_ms=self._ledger.now_ms())
+        except OutOfTime as error:
+            raise with_attempts(error, list(call.tried.values())) from error.__cause__
         finally:
             await self._settlement.give_up_parked(call)
 

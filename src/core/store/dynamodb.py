@@ -116,10 +116,10 @@ class DynamoDbStore:
                 self._to_the_end(self._give_back(written, reservation, now_ms))
             raise
         except StoreError as error:
-            self._is_unsure(reservation, error)
+            self._keep_if_unsure(reservation, error)
             raise
 
-    def _is_unsure(self, reservation: Reservation | None, error: StoreError) -> None:
+    def _keep_if_unsure(self, reservation: Reservation | None, error: StoreError) -> None:
         """It may have been admitted, and only the answer lost."""
         is_held = reservation is not None and (reservation.lease or reservation.probe_id)
         if reservation is not None and is_held and not isinstance(error, StoreBusy | StoreMisconfigured):
@@ -138,7 +138,7 @@ class DynamoDbStore:
         except ConditionFailed:
             pass
         except StoreError as error:
-            self._is_unsure(reservation, error)
+            self._keep_if_unsure(reservation, error)
 
     async def _give_back_unsure(self, reservation: Reservation, now_ms: int) -> None:
         """Its lease or probe, which is gone then or was never there. Its amounts stay: a refund needs to be sure."""
