@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +73,18 @@ def as_a_whole(app: ASGIApp, said: Any) -> dict[str, Any]:
         if handler._loop is not None:
             handler._loop.run_until_complete(handler.stop())
             handler._loop.close()
+
+
+class Plain(Response):
+    """Sends what it is told by `script`, as an application without a framework would."""
+
+    def __init__(self, script: Callable[[Receive, Send], Awaitable[None]]) -> None:
+        super().__init__()
+        self._script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self._script(receive, send)
 
 
 # --- requests and answers
@@ -162,10 +174,13 @@ def test_as_a_whole_a_failure_is_raised_for_the_runtime_to_report() -> None:
     assert CANARY not in str(caught.value)
 
 
-@pytest.mark.parametrize(("method", "status"), [("GET", 204), ("GET", 304), ("GET", 302), ("HEAD", 200)])
-async def test_an_answer_without_a_body_is_a_prelude_and_an_end(method: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "status", "body"),
+    [("GET", 204, b"left out"), ("GET", 304, b"left out"), ("HEAD", 200, b"left out"), ("GET", 302, b"")],
+)
+async def test_an_answer_without_a_body_is_a_prelude_and_an_end(method: str, status: int, body: bytes) -> None:
     async def endpoint(request: Request) -> Response:
-        return Response(b"" if status > 200 else b"left out", status, {"location": "/x"})
+        return Response(body, status, {"location": "/x"})
 
     async with looping(one_route(endpoint)) as loop:
         answer = await loop.answer(event(method=method))
@@ -198,21 +213,14 @@ async def never_ends(request: Request) -> Response:
     return StreamingResponse(pieces())
 
 
-async def stops_half_way(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"The answer", "more_body": True})
-
-
-class HalfWay(Response):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await stops_half_way(scope, receive, send)
-
-
 async def ends_half_way(request: Request) -> Response:
-    return HalfWay()
+    async def script(receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.body", "body": b"The answer", "more_body": True})
+
+    return Plain(script)
 
 
-async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+async def without_framework(scope: Scope, receive: Receive, send: Send) -> None:
     """No framework that would answer 500."""
     if scope["type"] == "http":
         raise ValueError(CANARY)
@@ -220,7 +228,7 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_a_failure_before_the_first_byte_is_reported_and_the_loop_goes_on() -> None:
-    async with looping(plain) as loop:
+    async with looping(without_framework) as loop:
         for _ in range(2):
             answer = await loop.answer(id_again="again")
             assert answer.error == {
@@ -258,24 +266,51 @@ async def test_a_deadline_is_a_failure_before_the_axe_falls() -> None:
         assert 0.6 < asyncio.get_running_loop().time() - began < 1.0
 
 
-async def test_what_makes_an_answer_that_nobody_takes_is_cancelled() -> None:
-    was_cancelled = asyncio.Event()
+async def test_who_makes_an_answer_that_nobody_takes_hears_of_it() -> None:
+    """Whether it listens or only writes."""
+    heard: list[str] = []
 
-    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await one_route(echo)(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+    async def listens(receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"The answer", "more_body": True})
-        await receive()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        was_cancelled.set()
+        heard.append((await receive())["type"])
 
-    async with looping(endless) as loop:
-        answer = loop.api.invoke(event())
-        loop.api.drops.add(answer.request_id)
-        await asyncio.wait_for(was_cancelled.wait(), 2)
+    async def writes(receive: Receive, send: Send) -> None:
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"The answer", "more_body": True})
+                await asyncio.sleep(0)
+        except OSError:
+            heard.append("an error")
+
+    scripts = [listens, writes]
+
+    async def endpoint(request: Request) -> Response:
+        await request.body()
+        return Plain(scripts.pop(0)) if scripts else Response(b"The next")
+
+    async with looping(one_route(endpoint)) as loop:
+        for _ in range(2):
+            answer = loop.api.invoke(event())
+            loop.api.drops.add(answer.request_id)
+            await answer.until(lambda a: a.is_over.is_set(), 5)
+        assert (await loop.answer()).body == b"The next"
+    assert heard == ["http.disconnect", "an error"]
+
+
+async def test_after_its_answer_an_application_hears_that_the_client_is_gone() -> None:
+    heard: list[str] = []
+
+    async def script(receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.body", "body": b"All of it"})
+        heard.append((await receive())["type"])
+
+    async def endpoint(request: Request) -> Response:
+        await request.body()
+        return Plain(script)
+
+    async with looping(one_route(endpoint)) as loop:
+        await loop.answer(time_s=2.0)
+    assert heard == ["http.disconnect"]
 
 
 # --- the life of the process

@@ -251,7 +251,8 @@ async def test_a_running_function_takes_a_new_configuration_and_refuses_a_wrong_
         printed = await process.stop()
     rows = [orjson.loads(line) for line in printed.splitlines()]
     assert [row for row in rows if "ConfigurationRefused" in row]
-    assert [row for row in rows if row.get("message", "").startswith("The old configuration stays")]
+    refused = [row for row in rows if row.get("message", "").startswith("The old configuration stays")]
+    assert {(row["level"], row["logger"]) for row in refused} == {("ERROR", "sluice")}
 
 
 def write(path: str, words: str) -> None:

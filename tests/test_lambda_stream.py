@@ -308,6 +308,8 @@ async def test_each_request_is_a_line_and_its_metrics_and_nothing_holds_a_secret
     """Its table is out of reach, so that this is told as well. `a` is asked twice before `b` is."""
 
     async def script(exchange: Exchange) -> None:
+        if exchange.request.json["model"] == "picky":
+            return await answers_json({"error": {"message": "not like that"}}, 400)(exchange)
         if exchange.request.json["model"] == "bad":
             return await answers_json({"error": {"message": f"bad key {UPSTREAM_TOKEN}"}}, 500)(exchange)
         return await events(chunk("Hi"), chunk(finish="stop"), USAGE, DONE)(exchange)
@@ -316,28 +318,31 @@ async def test_each_request_is_a_line_and_its_metrics_and_nothing_holds_a_secret
     models = [
         model(upstream.url, "a", upstream_model="bad", fallbacks=["b"]),
         model(upstream.url, "b", requests_per_day=1),
+        model(upstream.url, "c", upstream_model="picky"),
     ]
     state = {"store": "dynamodb", "table": "none", "region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9"}
     config = config_file(tmp_path, *models, state=state)
     async with RuntimeApi() as api, function(api, config, POWERTOOLS_SERVICE_NAME="sluice-test") as process:
-        for name, status in (("a", 200), ("b", 429)):
+        for name, status in (("a", 200), ("b", 429), ("c", 400)):
             await until_ready(api)
             api.asked_next.clear()
             answer = api.invoke(asking(model=name, stream=True))
             await answer.until(lambda a: a.is_over.is_set(), 20)
             assert answer.prelude
             assert answer.prelude["statusCode"] == status
+        await api.invoke(event("ping")).until(lambda a: a.is_over.is_set())
         await until_ready(api)
         process.process.kill()  # what is not written by the end of an invocation would be lost
         printed = await process.output()
     rows = [orjson.loads(line) for line in printed.splitlines()]
-    first, second = [row for row in rows if row.get("message") == "request"]
+    first, second, third = [row for row in rows if row.get("message") == "request"]
     assert (first["level"], first["status"], first["model"], first["caller"]) == ("INFO", 200, "b", "app")
     assert (first["service"], first["function_request_id"]) == ("sluice-test", "request-1")
     assert first["timestamp"].endswith(("Z", "+00:00"))
     assert (second["status"], second["error"]) == (429, "rate_limit_exceeded")
+    assert (third["status"], third["trail"]) == (400, ["c: client 400"])
 
-    of_first, of_second = [row for row in rows if "Requests" in row]
+    of_first, of_second, _ = [row for row in rows if "Requests" in row]
     (directive,) = of_first["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("Sluice", [["service"]])
     assert (of_first["service"], of_first["Errors"], of_first["BreakerOpenings"]) == ("sluice-test", [0.0], [1.0])

@@ -55,6 +55,9 @@ async def test_a_configuration_that_is_due_is_read_beside_a_request_and_in_use_f
         assert [await environment.models() for _ in range(2)] == [["old"], ["old"]]
         environment.now += 1
         assert [await environment.models() for _ in range(2)] == [["old"], ["new"]]
+        config_file(tmp_path, model("http://127.0.0.1:9", "newer"))
+        environment.now += TTL_S
+        assert [await environment.models() for _ in range(2)] == [["new"], ["newer"]]
 
 
 async def test_one_that_is_much_too_old_serves_nobody_any_more(tmp_path: Path) -> None:
@@ -75,8 +78,9 @@ async def test_one_that_is_wrong_leaves_the_old_one_in_use(tmp_path: Path) -> No
 
 async def test_a_connection_that_lay_idle_is_not_used_again(upstream: FakeUpstream, tmp_path: Path) -> None:
     async with frozen(config_file(tmp_path, model(upstream.url))) as environment:
-        await environment.chat()
-        environment.now += IDLE_S
+        for _ in range(3):
+            await environment.chat()
+            environment.now += IDLE_S
         await environment.chat()
         assert upstream.connections == 1
         environment.now += IDLE_S + 1
