@@ -410,6 +410,23 @@ def test_it_is_asked_where_the_provider_documents(case: Case) -> None:
     assert catalog_of(model).models[0].endpoint.url == case.at
 
 
+@pytest.mark.parametrize(
+    ("provider", "base_url", "asked"),
+    [
+        ("openai", "https://p.example/v1/", "https://p.example/v1/images/generations"),
+        ("cloudflare", "https://p.example/acc/ai/v1", "https://p.example/acc/ai/run/@cf/m"),
+        ("cloudflare", "https://p.example/acc/ai/run/", "https://p.example/acc/ai/run/@cf/m"),
+        ("cloudflare", "https://p.example/acc/ai", "https://p.example/acc/ai/run/@cf/m"),
+        ("huggingface", "https://p.example/v1", "https://p.example/hf-inference/models/@cf/m"),
+        ("nvidia", "https://p.example/v1/genai", "https://p.example/v1/genai/@cf/m"),
+        ("google", "https://p.example/v1beta", "https://p.example/v1beta/models/%40cf%2Fm:generateContent"),
+    ],
+)
+def test_a_base_url_that_serves_chats_serves_pictures_as_well(provider: str, base_url: str, asked: str) -> None:
+    model = {"name": "m", "upstream_model": "@cf/m", "provider": provider, "kind": "image", "token": "k"}
+    assert catalog_of({**model, "base_url": base_url}).models[0].endpoint.url == asked
+
+
 def test_every_provider_that_draws_has_a_case_and_every_sample_is_used() -> None:
     drawing = {name for name, row in PROVIDERS.items() if row.images is not None}
     assert drawing - {DEMO.name} == {case.provider for case in CASES} - {"localai", "other"}
