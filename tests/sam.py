@@ -27,17 +27,23 @@ def ask_sam(home: Path, code: str, *args: str) -> Any:
     return json.loads(_run(home, str(ENVIRONMENT / "bin" / "python"), "-c", code, *args))
 
 
-def _run(home: Path, *command: str) -> str:
-    env = {
+def environment(home: Path) -> dict[str, str]:
+    """Nothing of this machine's but its programs, and the packages that `make` fetched."""
+    return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "PYENV_ROOT": os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv")),
         "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
         "SAM_CLI_TELEMETRY": "0",
         "UV_CACHE_DIR": str(ENVIRONMENT / "cache"),
         "UV_OFFLINE": "1",
-        "AWS_EC2_METADATA_DISABLED": "true",
     }
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _run(home: Path, *command: str) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

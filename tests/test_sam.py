@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from scripts.artifact import MOST_ZIPPED, Artifact, look_at, report
 from tests.lambda_function import STOCK, function
 from tests.running_gateway import ask
 from tests.runtime_api import RuntimeApi
-from tests.sam import ask_sam, needs_sam, sam
+from tests.sam import ask_sam, environment, needs_sam, sam
 from tests.template import FUNCTION, ROOT, VARIABLES
 
 pytestmark = needs_sam
@@ -165,6 +166,16 @@ def test_the_build_has_bytecode_that_is_used_as_it_is(built: Path, artifact: Art
     for path in built.rglob("*.pyc"):
         assert path.read_bytes()[:8] == PYTHON_313 + UNCHECKED_HASH, path
     assert b"/var/task/core/app.py" in (built / "core" / "__pycache__" / "app.cpython-313.pyc").read_bytes()
+
+
+def test_without_a_python_3_13_the_build_says_what_that_costs_and_works(tmp_path: Path) -> None:
+    env = environment(tmp_path) | {"PATH": "/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}
+    if shutil.which("python3.13", path=env["PATH"]):
+        pytest.skip("this system's own Python is 3.13")
+    command = ["make", "-C", str(ROOT / "src"), "build-Gateway", f"ARTIFACTS_DIR={tmp_path}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert "No Python 3.13" in done.stderr
+    assert "WITHOUT bytecode" in report(look_at(tmp_path))
 
 
 def test_the_build_is_small_and_its_report_names_each_module(artifact: Artifact) -> None:
