@@ -73,11 +73,13 @@ class App:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         clients = self._in_use
-        self._under_way.update(clients)
+        for client in clients:
+            self._under_way[client] += 1
         try:
             await self._surface(scope, receive, send)
         finally:
-            self._under_way.subtract(clients)
+            for client in clients:
+                self._under_way[client] -= 1
             await self._close_unused()
 
     async def drop_idle_connections(self) -> None:

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .answers import in_wire_form
 from .auth import Keyring
 from .errors import BodyTooLarge, GatewayError, InvalidRequest, RequestTooSlow, Unavailable
-from .patience import Patience
 from .store.port import StoreError
 from .telemetry import Record, Telemetry
 
@@ -106,11 +105,11 @@ class _Visit:
         self._left_to_read = max_body_bytes
         self._max_body_bytes = max_body_bytes
         self._body_s = body_s
-        self._patience = Patience()
-        self._body_until = 0.0
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._is_whole = False  # the body has come
         self._watch: asyncio.Task[None] | None = None
         self._work: asyncio.Task[Any] | None = None
-        self._has_left = False
+        self._has_left = self._is_late = False
 
     def announce(self, content_length: str) -> None:
         if content_length.isdigit() and int(content_length) > self._max_body_bytes:
@@ -118,20 +117,20 @@ class _Visit:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         self._work = asyncio.current_task()
-        self._body_until = time.monotonic() + self._body_s
         try:
             await app(scope, self._receive_counted, self._send_marked)
         except asyncio.CancelledError:
-            if not self._has_left:
+            if not (self._has_left or self._is_late):
                 self._record.error = "cut_by_shutdown"
                 raise
-            self._record.error = "client_left"
             if self._work is not None:
                 self._work.uncancel()
+            if self._is_late:
+                words = f"The request was not whole within {self._body_s:g} s."
+                raise RequestTooSlow(words, headers={"connection": "close"}) from None
+            self._record.error = "client_left"
         finally:
-            self._patience.end()
-            if self._watch is not None:
-                self._watch.cancel()
+            self._stop_waiting()
 
     async def refuse(self, error: GatewayError) -> None:
         self._record.error = error.code or error.type
@@ -145,33 +144,41 @@ class _Visit:
         await self._send_marked({"type": "http.response.body", "body": body})
 
     async def _receive_counted(self) -> Message:
-        message = await self._receive_in_time()
+        if self._body_timer is None and not self._is_whole:
+            self._body_timer = asyncio.get_running_loop().call_later(self._body_s, self._give_up)
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise InvalidRequest("The client left before its request was whole.", status=499, code="client_left")
         if message["type"] == "http.request":
             self._left_to_read -= len(message.get("body", b""))
             if self._left_to_read < 0:
                 raise self._too_large()
-            if not message.get("more_body", False) and self._watch is None:
+            if not message.get("more_body", False) and not self._is_whole:
+                self._is_whole = True
+                self._stop_waiting()
                 self._watch = asyncio.create_task(self._watch_client())
         return message
 
-    async def _receive_in_time(self) -> Message:
-        """The next piece of the body, all of which has to come in time."""
+    def _give_up(self) -> None:
+        """All of the body has to come in time."""
+        self._is_late = True
+        if self._work is not None:
+            self._work.cancel()
+
+    def _stop_waiting(self) -> None:
+        """For the body, or for the client's leave. Both hold us: forgotten, they leave nothing to the collector."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         if self._watch is not None:
-            return await self._receive()
-        try:
-            return await self._patience.wait(self._receive(), self._body_until - time.monotonic())
-        except TimeoutError:
-            words = f"The request was not whole within {self._body_s:g} s."
-            raise RequestTooSlow(words, headers={"connection": "close"}) from None
+            self._watch.cancel()
+        self._body_timer = self._watch = None
 
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
             message["headers"] = [*message["headers"], (b"x-request-id", self._record.request_id.encode())]
-        elif self._watch is not None and not message.get("more_body", False):
-            self._watch.cancel()  # the answer is whole: a client that leaves now has not left early
+        elif not message.get("more_body", False):
+            self._stop_waiting()  # the answer is whole: a client that leaves now has not left early
         try:
             await self._send(message)
         except OSError as error:
