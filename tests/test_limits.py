@@ -149,7 +149,7 @@ def test_a_window_takes_up_to_its_limit_and_not_one_more(
     Where an amount above the limit meets an empty item only the verdict refuses it, before anything is written."""
     window = Window(Limit("requests", "minute", most), "rm1", 60.0, amount)
     image = {} if used is None else {"rm1": used}
-    assert window.is_full(image) is not has_room
+    assert window.is_over(window.used(image) + amount) is not has_room
     plan = Plan()
     take(plan, [window])
     if amount <= most or used is not None:

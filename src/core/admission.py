@@ -103,7 +103,9 @@ def plan_reserve(
     taken = limits.windows(scope.limits, scope.day_starts, cost, now_ms / 1000)
     if throttle.is_full(scope.throttle, image) and (clearing := throttle.clear_expired(image, now_ms)):
         return clearing, None
-    if reasons := _reasons(scope, taken, image, now_ms, max_wait_ms):
+    used = [window.used(image) + window.amount for window in taken]
+    full = [window for window, amount in zip(taken, used, strict=True) if window.is_over(amount)]
+    if reasons := _reasons(scope, full, image, now_ms, max_wait_ms):
         return Refusal(scope, reasons)
     plan = Plan(set={"lr": now_ms, "x": now_ms // 1000 + ITEM_LIFE_S})
     plan.remove = limits.stale(image, scope.day_starts, now_ms / 1000)
@@ -120,7 +122,7 @@ def plan_reserve(
         lease=lease,
         probe_id=call_id if is_probe else None,
         failures_seen=number(image, "f"),
-        used=tuple(window.used(image) + window.amount for window in taken),
+        used=tuple(used),
     )
 
 
@@ -149,23 +151,24 @@ def plan_finish(reservation: Reservation, outcome: Outcome, *, now_ms: int) -> l
     elif scope.breaker:
         judged = breakers.unjudged(probe_id=probe, now_ms=now_ms)
     cooled = [] if outcome.cool_until_ms is None else [breakers.cool(outcome.cool_until_ms)]
-    plan = _settle(reservation, outcome, now_ms)
-    if not (judged or cooled or outcome.at_least):
-        return [] if plan.is_empty else [plan]
-    choices = itertools.product(_raised(plan, outcome.at_least), [*judged, Plan()], [*cooled, Plan()])
+    corrections = _corrections(reservation, outcome, now_ms)
+    if not (judged or cooled or outcome.at_least or corrections or reservation.lease):
+        return []
+    settled = Plan(add=corrections, exclude={"q": frozenset({reservation.lease})} if reservation.lease else {})
+    choices = itertools.product(_raised(settled, outcome.at_least), [*judged, Plan()], [*cooled, Plan()])
     return [plan for plan in map(merged, choices) if not plan.is_empty]
 
 
-def _settle(reservation: Reservation, outcome: Outcome, now_ms: int) -> Plan:
-    plan = Plan()
-    if reservation.lease:
-        plan.exclude["q"] = frozenset({reservation.lease})
-    corrections = {window.attribute: _correction(window, outcome) for window in reservation.windows}
-    plan.add = {name: amount for name, amount in corrections.items() if amount}
-    if plan.add:
-        for name in limits.stale(plan.add, reservation.scope.day_starts, now_ms / 1000):
-            del plan.add[name]
-    return plan
+def _corrections(reservation: Reservation, outcome: Outcome, now_ms: int) -> dict[str, int]:
+    """By counter: what was taken less or more than was reserved. Counters that are gone already are left alone."""
+    wrong: dict[str, int] = {}
+    for window in reservation.windows:
+        if outcome.is_refund:
+            wrong[window.attribute] = -window.amount
+        elif window.limit.what == "tokens" and outcome.tokens is not None:
+            wrong[window.attribute] = outcome.tokens - window.amount
+    gone = limits.stale(wrong, reservation.scope.day_starts, now_ms / 1000) if wrong else ()
+    return {name: amount for name, amount in wrong.items() if amount and name not in gone}
 
 
 def _raised(settled: Plan, at_least: tuple[tuple[str, int], ...]) -> list[Plan]:
@@ -183,19 +186,10 @@ def _with_counters(settled: Plan, counters: tuple[tuple[str, int], ...]) -> Plan
     return plan
 
 
-def _correction(window: Window, outcome: Outcome) -> int:
-    if outcome.is_refund:
-        return -window.amount
-    if window.limit.what == "tokens" and outcome.tokens is not None:
-        return outcome.tokens - window.amount
-    return 0
-
-
-def _reasons(scope: Scope, taken: list[Window], image: Image, now_ms: int, max_wait_ms: int) -> tuple[Reason, ...]:
+def _reasons(scope: Scope, full: list[Window], image: Image, now_ms: int, max_wait_ms: int) -> tuple[Reason, ...]:
     reasons = [
         Reason(window.limit.rule, None if window.amount > window.limit.most else int(window.ends * 1000))
-        for window in taken
-        if window.is_full(image)
+        for window in full
     ]
     if scope.breaker:
         if (until := breakers.cooling_until(image, now_ms)) is not None:

@@ -7,6 +7,7 @@ limits of its own. When a later scope refuses, the earlier ones are given back.
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -82,14 +83,13 @@ class Ledger:
 
     async def admit(self, model: Model, need: Need, patience_ms: int) -> Grant | Refusal:
         """Reserve one call. Waits up to `patience_ms` where only a throttle is in the way."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + patience_ms / 1000
+        began, left_ms = time.monotonic(), patience_ms
         while True:
-            left_ms = max(0, int((until - loop.time()) * 1000))
             verdict = await self._reserve(model, need, left_ms)
             if isinstance(verdict, Grant) or not verdict.is_throttled or not left_ms:
                 return verdict
             await asyncio.sleep(POLL_S)
+            left_ms = max(0, patience_ms - int((time.monotonic() - began) * 1000))
 
     async def settle(self, grant: Grant, outcome: Outcome) -> None:
         """Once for each grant. Health is the model's affair; of its account only the amounts are settled."""

@@ -51,8 +51,9 @@ class Window:
     def used(self, image: Image) -> int:
         return number(image, self.attribute)
 
-    def is_full(self, image: Image) -> bool:
-        return self.used(image) + self.amount > self.limit.most
+    def is_over(self, used: int) -> bool:
+        """Whether that much, the call at hand included, is more than may be."""
+        return used > self.limit.most
 
 
 def windows(limits: tuple[Limit, ...], day_starts: str, cost: Cost, now: float) -> list[Window]:

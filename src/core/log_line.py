@@ -18,8 +18,11 @@ _VALUES = attrgetter(*_TOLD)
 
 def fields_of(record: Record) -> dict[str, Any]:
     """What is known of a request, less what only the code needs."""
-    known = ((name, value) for name, value in zip(_TOLD, _VALUES(record), strict=True) if value is not None)
-    told = {name: round(value, 4) if type(value) is float else value for name, value in known}
+    told = {
+        name: round(value, 4) if type(value) is float else value
+        for name, value in zip(_TOLD, _VALUES(record), strict=True)
+        if value is not None
+    }
     if not record.trail:
         del told["trail"]
     if not record.attempts:

@@ -47,10 +47,7 @@ class ConnectionLost(HttpClientError):
 
 def first_of_each(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Headers as they came to what `HttpResponse.headers` promises."""
-    found: dict[str, str] = {}
-    for name, value in headers:
-        found.setdefault(name.lower(), value)
-    return found
+    return {name.lower(): value for name, value in reversed(list(headers))}
 
 
 class HttpResponse(Protocol):

@@ -45,6 +45,8 @@ def read_limits(rows: Iterable[LimitHeaders], headers: Mapping[str, str], now: f
     """Limits whose `remaining` is there and a number; `now` is Unix time in seconds."""
     found = []
     for row in rows:
+        if row.remaining not in headers:
+            continue
         remaining = _whole(_value(headers, row.remaining, "r"))
         if remaining is not None:
             limit = _whole(_value(headers, row.limit, "q"))
