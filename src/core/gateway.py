@@ -9,9 +9,9 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from . import routing
 from .admission import Outcome, Refusal, Reservation
@@ -239,8 +239,7 @@ class Gateway:
             record.attempts += 1
             is_asked, began = True, time.perf_counter()
             try:
-                async with self._in_time(call):
-                    given = await ask(grant.model)
+                given = await self._in_time(ask(grant.model), call)
             except TimeoutError as error:
                 raise OutOfTime("The gateway's time for one request ran out before the model answered.") from error
             finally:
@@ -256,10 +255,13 @@ class Gateway:
                     self._telemetry.attempted(record, LEFT)
                 await self._ledger.settle(grant, Outcome(is_refund=not is_asked))
 
-    def _in_time(self, call: Call) -> AbstractAsyncContextManager[Any]:
+    async def _in_time(self, asked: Awaitable[_Given], call: Call) -> _Given:
         """The first attempt has time-outs of its own; a later one has what is left of the request's time."""
         until = call.until if call.record.attempts == 1 else min(call.until, call.deadline)
-        return asyncio.timeout_at(until) if until < math.inf else nullcontext()
+        if until == math.inf:
+            return await asked
+        async with asyncio.timeout_at(until):
+            return await asked
 
     def _pause(self, error: UpstreamError, asked: int, call: Call) -> float | None:
         pause = pause_before_again(

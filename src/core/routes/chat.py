@@ -15,7 +15,7 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the stream
 ]
-_SAID = {"true": True, "false": False}
+_SAID = {b"true": True, b"false": False}
 _PATHS = ("/v1/chat/completions", "/chat/completions")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -25,11 +25,11 @@ def chat_endpoint(gateway: Gateway) -> Endpoint:
     async def chat(request: Request) -> Response:
         scope = request.scope
         answer = await gateway.chat(
-            await request.body(),
+            await _body(request.receive),
             scope["sluice.caller"],
             scope["sluice.record"],
             until=scope.get("sluice.deadline", math.inf),
-            recovers=_SAID.get(request.headers.get("x-sluice-recover", "").lower()),
+            recovers=_recovers(scope),
         )
         return EventStreamResponse(answer) if isinstance(answer, EventStream) else AnswerResponse(answer)
 
@@ -92,6 +92,22 @@ class EventStreamResponse(Response):
         finally:
             await self._stream.events.aclose()
             await self._stream.close()
+
+
+async def _body(receive: Receive) -> bytes:
+    """The front door raises what can be wrong with it."""
+    message = await receive()
+    pieces = [message.get("body", b"")]
+    while message.get("more_body", False):
+        message = await receive()
+        pieces.append(message.get("body", b""))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _recovers(scope: Scope) -> bool | None:
+    """What the client said of it; None: nothing."""
+    said = [value for name, value in scope["headers"] if name == b"x-sluice-recover"]
+    return _SAID.get(said[0].lower()) if said else None
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
