@@ -121,7 +121,7 @@ async def test_a_stranger_that_sends_on_after_its_401_is_cut(
     async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
         writer.write(head(1_000_000, token="not-a-key-of-this-gateway"))
         assert b" 401 " in await reader.readline()
-        with took(0.2, 2), pytest.raises(ConnectionError):
+        with took(0.2, 5), pytest.raises(ConnectionError):
             await trickle(writer)
 
 
@@ -137,17 +137,17 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
 async def test_a_stranger_whose_request_was_whole_keeps_its_connection_as_anybody_does(
     upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, comes_late: bool
 ) -> None:
-    monkeypatch.setattr(sluice.http_protocol, "LINGER_S", 0.5)
-    monkeypatch.setattr(sluice.serve, "KEEP_ALIVE_S", 1)
+    monkeypatch.setattr(sluice.http_protocol, "LINGER_S", 0.2)
+    monkeypatch.setattr(sluice.serve, "KEEP_ALIVE_S", 2)
     async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
         for _ in range(2):
             writer.write(head(2, token="not-a-key-of-this-gateway") + (b"" if comes_late else b"{}"))
             assert b" 401 " in await reader.readline()
             await reader.readuntil(b"}}")
             writer.write(b"{}" if comes_late else b"")
-            await asyncio.sleep(0.6)
-        with took(0.1, 3):
-            async with asyncio.timeout(5):
+            await asyncio.sleep(0.4)
+        with took(0.1, 5):
+            async with asyncio.timeout(10):
                 assert await reader.read() == b"", "and no longer"
 
 
