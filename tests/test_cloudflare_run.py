@@ -176,6 +176,15 @@ def test_a_stream_is_finished_by_done_and_by_nothing_else() -> None:
     assert not is_finished(streamed({"response": "a"}, end=b""))
 
 
+@pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n"])
+def test_done_without_its_empty_line_finishes_it_as_well(end: bytes) -> None:
+    assert is_finished(streamed({"response": "Hi"}, end=end))
+
+
+def test_what_stands_behind_done_does_not_finish_what_was_not_said() -> None:
+    assert streamed(end=b'data: [DONE]\n\ndata: {"response": "Hi"}\n\n')[0] == Done()
+
+
 def test_done_without_an_answer_finishes_nothing() -> None:
     assert not is_finished(streamed({"p": "abc"}))
 

@@ -12,7 +12,7 @@ import orjson
 from ..chat import Chat
 from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
-from ..stream import Chunk, Decoder, Done, Item
+from ..stream import Chunk, Decoder, Item
 from .answering import MessageWriter, StreamWriter, completion_of
 from .conversation import Message, messages_of, only_text
 from .dialect import Completion, Endpoint, Outgoing, Stamp
@@ -126,12 +126,8 @@ class RunDecoder(EventDecoder):
         super().__init__(translation)
         self._run = translation
 
-    def feed(self, piece: bytes) -> list[Item]:
-        items = super().feed(piece)
-        if Done() in items:
-            at = items.index(Done())
-            items[at:at] = self._guarded(self._run.finish)
-        return items
+    def _done(self) -> list[Item]:
+        return self._guarded(self._run.finish)
 
 
 @dataclass(slots=True)

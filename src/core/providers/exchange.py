@@ -85,10 +85,14 @@ class EventDecoder:
         for event in events:
             data = event.data.strip()
             if data == b"[DONE]":
-                items += [*self._guarded(self._translation.end), Done()]
+                items += [*self._done(), Done()]
             elif data:
                 items += self._read(event, data)
         return items
+
+    def _done(self) -> list[Item]:
+        """What `[DONE]` says besides."""
+        return self._guarded(self._translation.end)
 
     def _read(self, event: Event, data: bytes) -> Iterable[Item]:
         body = read_json(data)
