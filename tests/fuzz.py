@@ -30,7 +30,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as corpus:
         for number, seed in enumerate(seeds()):
             Path(corpus, f"{number:03}").write_bytes(seed)
-        atheris.Setup([sys.argv[0], *BOUNDS, *sys.argv[1:], corpus], take)
+        again = any(not argument.startswith("-") for argument in sys.argv[1:])
+        atheris.Setup([sys.argv[0], *BOUNDS, *sys.argv[1:], *([] if again else [corpus])], take)
         atheris.Fuzz()
 
 
