@@ -151,6 +151,16 @@ async def test_what_was_counted_here_is_settled_here() -> None:
     assert isinstance(await case.ask(), Reservation), "the others never heard of it"
 
 
+async def test_nothing_is_remembered_of_calls_that_were_refused_or_settled_here() -> None:
+    case = Case()
+    case.shared.error = BROKEN
+    for number in range(30):
+        verdict = await case.ask(call_id=f"{number}")
+        if isinstance(verdict, Reservation):
+            await case.store.finish(verdict, Outcome(), now_ms=NOW)
+    assert case.store._calls_counted_here == set()
+
+
 async def test_a_write_that_is_lost_is_told_and_harms_nobody() -> None:
     case = Case()
     owing = OwingStore(case.store, tell=case.told.append)

@@ -72,12 +72,13 @@ class FallbackStore:
                 self._tell("denied")
                 raise
         self._tell("degraded")
-        self._calls_counted_here.add(call_id)
         local = self._count_here()
         share = tuple(replace(limit, most=max(1, limit.most // self._share)) for limit in scope.limits)
-        return await local.reserve(
-            replace(scope, limits=share), cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms
-        )
+        scope = replace(scope, limits=share)
+        verdict = await local.reserve(scope, cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
+        if isinstance(verdict, Reservation):
+            self._calls_counted_here.add(call_id)
+        return verdict
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
         """Raises StoreError when the store was to be told and could not be."""
