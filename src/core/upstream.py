@@ -30,9 +30,9 @@ from .http_client.port import (
     TlsFailed,
 )
 from .inlining import with_bytes, with_pictures_inside
-from .providers.conversation import cannot_take
-from .providers.dialect import Completion, Drawings, Edits, Images, Login, Outgoing, Stamp, Token
+from .providers.dialect import Completion, Drawings, Images, Login, Outgoing, Stamp, Token
 from .providers.drawn import answer_of
+from .providers.images import request_for
 from .providers.limit_headers import ReportedLimit
 from .stream import Chunk, Done, Item, Progress, is_real, is_usage
 from .tokens import Tokens
@@ -83,12 +83,7 @@ class Upstream:
         """Ask for pictures, and for them again where they are not there at once. Raises UpstreamError."""
         language, total_s = model.row.images, model.timeouts.buffered_total
         assert language is not None, "the catalog sees to that"
-        if not drawing.parts:
-            outgoing = language.drawing_request(model.endpoint, drawing)
-        elif isinstance(language, Edits):
-            outgoing = language.edit_request(model.endpoint, drawing)
-        else:
-            raise cannot_take("image", "a picture to change")
+        outgoing = request_for(drawing, language, model.endpoint)
         try:
             async with asyncio.timeout(total_s):
                 found, reported = await self._drawings(model, language, outgoing.request)

@@ -15,7 +15,7 @@ from ..drawing import Drawing, Part
 from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from .conversation import cannot_take
-from .dialect import Drawings, Endpoint, Images, Outgoing, Provider
+from .dialect import Drawings, Edits, Endpoint, Images, Outgoing, Provider
 from .drawn import drawings_in, drawings_of, object_in
 from .exchange import Json, bearer, headers_of, odd_answer
 from .form import multipart
@@ -33,6 +33,15 @@ _IDLE: dict[str, tuple[Any, ...]] = {  # what is asked for by these comes anyway
 }
 _IN_BASE64_ONLY = re.compile(r"(chatgpt|gpt)-image")  # they refuse `response_format`
 _ACCEPT = "image/*, application/json"
+
+
+def request_for(drawing: Drawing, language: Images, endpoint: Endpoint) -> Outgoing:
+    """Raises UpstreamError for what cannot be said to the provider, pictures to change among it."""
+    if not drawing.parts:
+        return language.drawing_request(endpoint, drawing)
+    if isinstance(language, Edits):
+        return language.edit_request(endpoint, drawing)
+    raise cannot_take("image", "a picture to change")
 
 
 def left_out(drawing: Drawing, taken: Collection[str]) -> tuple[str, ...]:
