@@ -420,7 +420,8 @@ async def test_several_invocations_run_at_once_where_lambda_says_so(upstream: Fa
 async def test_the_same_handler_answers_as_a_whole_under_lambdas_own_runtime(
     upstream: FakeUpstream, tmp_path: Path
 ) -> None:
-    async with RuntimeApi() as api, function(api, config_file(tmp_path, model(upstream.url)), command=STOCK):
+    config = config_file(tmp_path, model(upstream.url))
+    async with RuntimeApi() as api, function(api, config, command=STOCK) as process:
         upstream.script = answers_json(completion("Hi."))
         whole = api.invoke(asking())
         await whole.until(lambda a: a.is_over.is_set(), 30)
@@ -429,6 +430,9 @@ async def test_the_same_handler_answers_as_a_whole_under_lambdas_own_runtime(
         await streamed.until(lambda a: a.is_over.is_set())
         bad = api.invoke({"Records": []})
         await bad.until(lambda a: a.is_over.is_set())
+        printed = await process.stop()
+    lines = [orjson.loads(line) for line in printed.splitlines() if '"message":"request"' in line]
+    assert [line["function_request_id"] for line in lines] == [whole.request_id, streamed.request_id]
     assert whole.mode == streamed.mode == ""
     said = orjson.loads(whole.body)
     assert said["statusCode"] == 200

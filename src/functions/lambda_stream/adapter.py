@@ -18,6 +18,7 @@ from core.log_line import OURS, where
 
 from .cycle import StreamingCycle
 from .events import BadBodyError, BadEventError, body_of, scope_of
+from .logs import request_id
 from .writer import Buffer, Failure, Writer
 
 _LOG = logging.getLogger(OURS)
@@ -66,6 +67,7 @@ class StreamingMangum(Mangum):
 
     async def stream(self, event: Any, context: Any, writer: Writer) -> None:
         """Answer one invocation. What goes wrong is said to the writer. Raises OSError when that takes nothing."""
+        request_id.set(context.aws_request_id)
         seconds = float(context.get_remaining_time_in_millis()) / 1000
         try:
             scope, body = scope_of(self._request(event, context)), body_of(event)

@@ -106,7 +106,6 @@ class _Process:
         with contextlib.closing(api):
             while True:
                 invocation = await api.next()
-                logs.request_id.set(invocation.request_id)
                 if self._settings.workers == 1:  # one variable cannot hold the traces of several
                     self._trace(invocation.trace_id)
                 await self._answer(handler, api, invocation)
