@@ -108,7 +108,8 @@ def plan_reserve(
     if reasons := _reasons(scope, full, image, now_ms, max_wait_ms):
         return Refusal(scope, reasons)
     plan = Plan(set={"lr": now_ms, "x": now_ms // 1000 + ITEM_LIFE_S})
-    plan.remove = limits.stale(image, scope.day_starts, now_ms / 1000)
+    if number(image, "lr") // 60_000 != now_ms // 60_000:  # else the last call has seen to it
+        plan.remove = limits.stale(image, scope.day_starts, now_ms / 1000)
     limits.take(plan, taken)
     is_probe = bool(scope.breaker and breakers.pass_through(plan, scope.breaker, image, now_ms, call_id))
     lease = throttle.take_lease(plan, scope.throttle, call_id, now_ms)

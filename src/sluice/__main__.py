@@ -1,5 +1,6 @@
 """The command line. Each command is a few lines here and a module beside it, imported only when it is called."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -47,6 +48,7 @@ def serve(config: Path, env_file: Path | None, addr: str | None, workers: int, r
     """Serve the gateway until SIGTERM or Ctrl-C."""
     if reload and workers > 1:
         raise click.UsageError("--reload serves with one process: leave --workers out")
+    gc.disable()  # until all is loaded (serve.py): to look for garbage in it meanwhile is a tenth of the start
     from .serve import Options
     from .serve import serve as run
 

@@ -84,6 +84,7 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_AT, 10, 10)
+    gc.enable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
