@@ -12,7 +12,7 @@ COMPILE = $(LOCK) pyproject.toml
 AT_ONCE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help serve dev-lambda test check fuzz soak bench build canary lock clean
+.PHONY: help serve dev-lambda test check fuzz soak bench bench-peers bench-lambda counts performance build canary lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -39,8 +39,20 @@ fuzz: $(VENV)/.dev ## search for bytes that a decoder stumbles over, for a minut
 soak: $(VENV)/.dev ## mixed traffic, failing providers and stores that go away, for minutes; ARGS="--hours 2"
 	$(BIN)/python -m tests.soak $(ARGS)
 
-bench: $(VENV)/.dev ## what a request costs beside a bare relay
-	$(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/.dev ## what the gateway costs beside nginx, where there is one, and a bare relay: two minutes
+	$(BIN)/python -m bench quick
+
+bench-peers: $(VENV)/.peers ## the same at length, beside LiteLLM and Portkey: a quarter of an hour
+	$(BIN)/python -m bench peers
+
+bench-lambda: $(VENV)/.dev build ## cold start, what is imported, the delay of a chunk, the artifact
+	$(BIN)/python -m bench.lambda_door $(ARGS)
+
+counts: $(VENV)/.dev ## a request's function calls and instructions, which repeat; ARGS=--accept makes them the measure
+	$(BIN)/python -m bench counts $(ARGS)
+
+performance: $(VENV)/.dev ## write the tables and the chart of docs/performance.md from the last results
+	$(BIN)/python -m bench report
 
 build: $(VENV)/.sam ## the function for Lambda, in .aws-sam, and what is in it
 	SAM_CLI_TELEMETRY=0 $(VENV)/sam/bin/sam build
@@ -54,6 +66,7 @@ lock: $(VENV)/.dev ## compile the hashed requirements anew from pyproject.toml; 
 	$(COMPILE) $(UP) --extra serve --group build --constraint requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) $(UP) --extra lambda --constraint requirements/dev.txt --output-file src/requirements.txt
 	$(LOCK) $(UP) --group sam --output-file requirements/sam.txt
+	$(LOCK) $(UP) bench/peers/requirements.in --output-file bench/peers/requirements.txt
 
 clean: ## remove the environment and all that was made
 	rm -rf $(VENV) .aws-sam .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .sluice
@@ -66,6 +79,15 @@ $(BIN)/python:
 $(VENV)/.dynalite: tests/dynalite/package-lock.json | $(BIN)/python
 	@mkdir -p $(VENV)/dynalite && cp tests/dynalite/package*.json $(VENV)/dynalite
 	@if command -v npm >/dev/null; then npm ci --prefix $(VENV)/dynalite --no-audit --no-fund --loglevel=error; fi
+	@touch $@
+
+# What we are compared with, a gigabyte, each in an environment of its own.
+$(VENV)/.peers: bench/peers/requirements.txt bench/peers/package-lock.json | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/peers/litellm
+	$(BIN)/uv pip install --quiet --python $(VENV)/peers/litellm --require-hashes --requirement bench/peers/requirements.txt
+	@mkdir -p $(VENV)/peers/portkey && cp bench/peers/package*.json $(VENV)/peers/portkey
+	@if command -v npm >/dev/null; then npm ci --prefix $(VENV)/peers/portkey --no-audit --no-fund --loglevel=error; \
+	else echo "Portkey is left out: there is no npm."; fi
 	@touch $@
 
 # SAM in an environment of its own: it wants other releases of what we use. By uv, since pip refuses its extras' hashes.

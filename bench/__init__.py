@@ -1,1 +1,1 @@
-"""What the gateway costs, measured so that anyone can repeat it."""
+"""What the gateway costs, beside others on the same machine in the same minutes; and counts, which repeat exactly."""

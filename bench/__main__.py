@@ -1,109 +1,87 @@
-"""`make bench`: what a small chat request costs through the gateway, beside the same request to the provider itself.
+"""`python -m bench quick|peers`: rounds beside nginx and a bare relay, or beside LiteLLM and Portkey, too.
 
-Gateway and provider are processes of their own; CPU time is the gateway's, read from the system. Rounds alternate, and
-each prints its numbers: a machine that is busy with something else shows as spread.
+`counts` shows what repeats exactly, `counts --accept` makes it the measure for later; `report` writes the tables and
+the chart of docs/performance.md from the last results.
 """
 
 import argparse
-import asyncio
-import json
 import os
-import socket
-import statistics
-import subprocess
+import platform
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-TOKEN = "bench-token-0123456789"  # noqa: S105 - of a gateway that lives for a minute
-REQUEST = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello, how are you? " * 10}]}).encode()
-TICKS = os.sysconf("SC_CLK_TCK")
+import orjson
+
+from . import measure
+from .counts import main as show_counts
+from .report import summary, write_page
+from .targets import LITELLM, PORTKEY, SQLITE, Target, installed
+
+RESULTS = Path(__file__).parent / "results"
 
 
-async def load(port: int, requests: int, connections: int) -> list[float]:
-    """Seconds that each request took, over a few connections that are kept alive."""
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {TOKEN}\r\n"
-    message = f"{head}content-type: application/json\r\ncontent-length: {len(REQUEST)}\r\n\r\n".encode() + REQUEST
-    took: list[float] = []
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(requests // connections):
-            began = time.perf_counter()
-            writer.write(message)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(answer.decode("latin-1"))
-            await reader.readexactly(int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
-            took.append(time.perf_counter() - began)
-        writer.close()
-
-    await asyncio.gather(*(client() for _ in range(connections)))
-    return took
+def quick(bench: measure.Bench, targets: Sequence[Target]) -> None:
+    with bench.all_running(targets) as running:
+        measure.requests(bench, running, "small", connections=8, seconds=2, rounds=4)
+        measure.requests(bench, running, "large", connections=8, seconds=2, rounds=2)
+        measure.requests(bench, running, "wait200", connections=256, seconds=4, rounds=1)
+        measure.streams(bench, running, a_second=50, seconds=2, rounds=1)
+    measure.starts(bench, targets, rounds=2)
 
 
-def cpu_s(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def peers(bench: measure.Bench, targets: Sequence[Target]) -> None:
+    with bench.all_running(targets) as running:
+        measure.requests(bench, running, "small", connections=8, seconds=2.5, rounds=5)
+        measure.latency(bench, running, count=300)
+        others = [one for one in running if one.target is not SQLITE]
+        quick_ones = [one for one in others if not one.target.is_slow]
+        measure.requests(bench, others, "large", connections=8, seconds=2, rounds=3)
+        measure.requests(bench, others, "wait200", connections=256, seconds=5, rounds=2)
+        measure.requests(bench, quick_ones, "wait200", connections=1000, seconds=5, rounds=1)
+        measure.bodies(bench, others, size=2**20, rounds=2)
+        measure.streams(bench, others, a_second=50, seconds=2, rounds=3)
+        measure.streams(bench, quick_ones, a_second=100, seconds=2, rounds=2)
+        measure.memory(bench, running, count=20_000)
+    measure.starts(bench, [target for target in targets if target is not SQLITE], rounds=3)
 
 
-def start_upstream() -> tuple[subprocess.Popen[bytes], int]:
-    process = subprocess.Popen([sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
+def run(kind: str) -> None:
+    targets, missing = installed()
+    if kind == "quick":
+        targets = [target for target in targets if target not in (LITELLM, PORTKEY)]
+        missing = [words for words in missing if "nginx" in words]
+    for words in missing:
+        print(words, file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder, measure.Bench(Path(folder), tell) as bench:
+        (quick if kind == "quick" else peers)(bench, targets)
+    now = datetime.now(UTC)
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    taken = {"kind": kind, "date": now.strftime("%Y-%m-%d %H:%M"), "machine": machine, "rows": bench.rows}
+    file = RESULTS / f"{now:%Y-%m-%dT%H%M}-{kind}.json"
+    RESULTS.mkdir(exist_ok=True)
+    file.write_bytes(orjson.dumps(taken, option=orjson.OPT_INDENT_2))
+    print(f"\n{summary(taken)}\n\nwritten to {file}")
 
 
-def start_gateway(upstream_port: int, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    url = f"http://127.0.0.1:{upstream_port}/v1/chat/completions"
-    model = {"name": "m", "provider": "openai", "token": TOKEN, "url": url}
-    config = {"auth": {"keys": [{"name": "bench", "token": TOKEN}]}, "models": [model], "state": {"store": "memory"}}
-    (folder / "config.yaml").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "sluice", "serve", "--config", str(folder / "config.yaml"), "--addr", f":{port}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process, port
-        time.sleep(0.02)
-    process.terminate()
-    raise RuntimeError("the gateway did not start")
+def tell(words: str) -> None:
+    print(words, flush=True)
 
 
-def measure(rounds: int, requests: int, connections: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        upstream, upstream_port = start_upstream()
-        gateway, port = start_gateway(upstream_port, Path(folder))
-        try:
-            asyncio.run(load(port, 500, connections))  # warm
-            print(f"{'round':>5} {'CPU ms a request':>17} {'p50 ms':>8} {'p99 ms':>8} {'provider alone p50 ms':>22}")
-            cpu, added = [], []
-            for number in range(1, rounds + 1):
-                alone = asyncio.run(load(upstream_port, requests, connections))
-                before = cpu_s(gateway.pid)
-                took = sorted(asyncio.run(load(port, requests, connections)))
-                cpu.append((cpu_s(gateway.pid) - before) * 1000 / len(took))
-                p50, p99, base = statistics.median(took), took[len(took) * 99 // 100], statistics.median(alone)
-                added.append((p50 - base) * 1000)
-                print(f"{number:>5} {cpu[-1]:>17.3f} {p50 * 1000:>8.2f} {p99 * 1000:>8.2f} {base * 1000:>22.2f}")
-            print(
-                f"median: {statistics.median(cpu):.3f} ms CPU a request, {statistics.median(added):.2f} ms added at p50"
-            )
-        finally:
-            for process in (gateway, upstream):
-                process.terminate()
-                process.wait(10)
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("kind", choices=["quick", "peers", "counts", "report"], nargs="?", default="quick")
+    parser.add_argument("--accept", action="store_true", help="counts: these are the measure from now on")
+    chosen = parser.parse_args()
+    if chosen.kind == "counts":
+        show_counts(accept=chosen.accept)
+    elif chosen.kind == "report":
+        write_page(RESULTS)
+    else:
+        run(chosen.kind)
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--requests", type=int, default=2000)
-    options.add_argument("--connections", type=int, default=8)
-    chosen = options.parse_args()
-    measure(chosen.rounds, chosen.requests, chosen.connections)
+    main()
