@@ -256,6 +256,23 @@ async def test_a_lease_of_which_nobody_knows_is_given_back_when_the_table_answer
             await asyncio.sleep(0.005)
 
 
+async def test_a_probe_of_which_nobody_knows_makes_room_when_the_table_answers_again(
+    store: DynamoDbStore, proxy: Proxy
+) -> None:
+    scope = Scope("m#a", breaker=Breaker(failures=1), throttle=Throttle(1))
+    failed = await ask(store, scope)
+    assert isinstance(failed, Reservation)
+    await store.finish(failed, Outcome(False), now_ms=NOW)
+    later = NOW + 600_000
+    proxy.decide = lambda _: Act(loses=True)
+    with pytest.raises(StoreError):
+        await ask(store, scope, now_ms=later)
+    proxy.decide = lambda _: Act()
+    async with asyncio.timeout(5):
+        while not isinstance(await ask(store, scope, now_ms=later), Reservation):
+            await asyncio.sleep(0.005)
+
+
 async def test_a_probe_whose_admission_is_lost_is_the_probe_all_the_same(store: DynamoDbStore, proxy: Proxy) -> None:
     scope = Scope("m#a", breaker=Breaker(failures=1))
     failed = await ask(store, scope)

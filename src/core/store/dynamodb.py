@@ -141,8 +141,13 @@ class DynamoDbStore:
             self._keep_if_unsure(reservation, error)
 
     async def _give_back_unsure(self, reservation: Reservation, now_ms: int) -> None:
-        """Its lease or probe, which is gone then or was never there. Its amounts stay: a refund needs to be sure."""
+        """Its lease or probe, which is gone then or was never there. Its amounts stay: a refund needs to be sure.
+
+        The last item seen is from before it, so it does not know of the probe.
+        """
+        key = reservation.scope.key
         try:
+            self.images[key] = await self._fresh(key)
             await self.finish(reservation, Outcome(), now_ms=now_ms)
         except StoreError:
             self._unsure.append(reservation)
