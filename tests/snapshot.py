@@ -11,7 +11,7 @@ from pathlib import Path
 from core.front_door import new_request_id
 from functions.handler import handler
 
-HEAVY = ("boto3", "aws_lambda_powertools", "uvicorn", "httpx", "click")
+HEAVY = ("boto3", "aws_lambda_powertools", "fastapi", "uvicorn", "httpx", "click")
 
 
 def loaded() -> list[str]:

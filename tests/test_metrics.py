@@ -215,7 +215,7 @@ def test_every_path_of_ours_is_a_label_of_its_own() -> None:
     metrics = Metrics()
     loaded = load(yaml.safe_dump(configuration(model("http://upstream"))), name="test.yaml", env={})
     front_door: Any = build(loaded, Recorder(), version="test", started=1, routes=[metrics.routes])._surface
-    api = front_door._app._others
+    api = front_door._app._others()
     assert isinstance(api, FastAPI)
     paths = api.openapi()["paths"]
     assert {"/metrics", "/v1/chat/completions", "/v1/models/{name}"} <= set(paths)

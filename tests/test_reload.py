@@ -14,11 +14,11 @@ import httpx
 import orjson
 import pytest
 import yaml
-from fastapi import FastAPI
 
 from core.app import build
 from core.auth import LOCAL_TOKEN
 from core.config import Loaded, load
+from core.gateway import Gateway
 from sluice.reload import POLL_S, ReloadingApp
 from sluice.serve import MakeApp
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, chunk
@@ -339,7 +339,7 @@ async def test_a_stream_finishes_on_the_configuration_it_began_with(
 async def test_a_change_leaves_nothing_of_the_one_before() -> None:
     """Also when it comes again and again, and while nobody asks."""
     gc.collect()
-    others = {id(api) for api in gc.get_objects() if isinstance(api, FastAPI)}  # of gateways that other tests share
+    others = {id(one) for one in gc.get_objects() if isinstance(one, Gateway)}  # that other tests share
     app = build(
         load(yaml.safe_dump(configuration(model(NOWHERE))), name="", env={}), Recorder(), version="1", started=1
     )
@@ -347,8 +347,8 @@ async def test_a_change_leaves_nothing_of_the_one_before() -> None:
         changed = model(NOWHERE, http_client_config={"idle_conn_timeout_seconds": number + 1})
         app.use(load(yaml.safe_dump(configuration(changed)), name="", env={}))
     gc.collect()
-    apis = [api for api in gc.get_objects() if isinstance(api, FastAPI) and id(api) not in others]
-    assert len(apis) == 1
+    gateways = [one for one in gc.get_objects() if isinstance(one, Gateway) and id(one) not in others]
+    assert len(gateways) == 1
 
 
 # More than one process

@@ -1,35 +1,27 @@
 """The HTTP surface as one ASGI application: routes behind the front door, OpenAI's error form, CORS if asked for."""
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from .answers import in_wire_form
 from .auth import Keyring
 from .catalog import Catalog
-from .errors import GatewayError, MethodNotAllowed, NotFound
 from .fetcher import IpAddress, is_public
 from .front_door import BODY_S, FrontDoor, Places
 from .gateway import Gateway
 from .ledger import Ledger
 from .retries import RetryPolicy
-from .routes.chat import Shortcut, chat_endpoint, chat_routes
-from .routes.embeddings import embedding_routes
-from .routes.health import health_routes
-from .routes.images import image_routes
-from .routes.models import model_routes
-from .store.port import StoreError
+from .routes.chat import Shortcut, chat_endpoint
 from .telemetry import Telemetry
 from .upstream import Upstream
 
-_LOG = logging.getLogger("sluice")
+if TYPE_CHECKING:
+    from .routes.api import MakeRoutes
+
 _EXPOSED = [
     "x-request-id",
     "x-sluice-model",
@@ -55,39 +47,24 @@ class Door:
     started: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     clock: Callable[[], float] = time.time
-    routes: Sequence[Callable[[Catalog, Ledger], APIRouter]] = ()
+    routes: "Sequence[MakeRoutes]" = ()
     body_s: float = BODY_S
     places: Places = field(default_factory=Places)
     may_fetch: Callable[[IpAddress], bool] = is_public
 
 
 def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Door) -> ASGIApp:
-    api = FastAPI(
-        title="Sluice",
-        version=door.version,
-        summary="One OpenAI-compatible URL in front of many providers",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers={
-            GatewayError: _answer,
-            HTTPException: _answer_http,
-            StoreError: _answer_store,
-            Exception: _answer_bug,
-        },
-    )
     gateway = Gateway(catalog, upstream, ledger, door.telemetry, retry=door.retry)
     chat = chat_endpoint(gateway)
-    api.include_router(chat_routes(chat))
-    api.include_router(embedding_routes(gateway))
-    api.include_router(image_routes(gateway))
-    api.include_router(model_routes(catalog, door.started))
-    api.include_router(health_routes(catalog, ledger))
-    for make_routes in door.routes:
-        api.include_router(make_routes(catalog, ledger))
+
+    def make_others() -> ASGIApp:
+        from .routes.api import make_api
+
+        return make_api(gateway, chat, catalog, ledger, version=door.version, started=door.started, more=door.routes)
+
     server = catalog.config.server
     app: ASGIApp = FrontDoor(
-        Shortcut(chat, api),
+        Shortcut(chat, make_others),
         keyring=Keyring(catalog.config.auth.keys),
         max_body_bytes=server.max_body_bytes,
         max_in_flight=server.max_in_flight,
@@ -104,27 +81,3 @@ def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Doo
             expose_headers=_EXPOSED,
         )
     return app
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    assert isinstance(error, GatewayError)
-    request.scope["sluice.record"].error = error.code or error.type
-    return Response(orjson.dumps(error.body()), error.status, error.headers, "application/json")
-
-
-async def _answer_http(request: Request, error: Exception) -> Response:
-    """Starlette's own verdicts: an unknown path, a wrong method."""
-    assert isinstance(error, HTTPException)
-    method, path = request.method, request.url.path
-    if error.status_code == 405:
-        return await _answer(request, MethodNotAllowed(f"{path} does not take {method}.", headers=error.headers))
-    return await _answer(request, NotFound(f"There is no {method} {path} here."))
-
-
-async def _answer_store(request: Request, error: Exception) -> Response:
-    _LOG.error("%s: %s", request.scope["sluice.record"].request_id, error)
-    return await _answer(request, in_wire_form(error))
-
-
-async def _answer_bug(request: Request, error: Exception) -> Response:
-    return await _answer(request, in_wire_form(error))  # the front door logs it

@@ -32,6 +32,7 @@ def make_handler(env: Mapping[str, str]) -> StreamingMangum:
     def load() -> None:
         """What requests need goes into the snapshot: modules, and no socket, id or seed."""
         telemetry.load()
+        importlib.import_module("core.routes.api")
         configuration.forget()
         gc.collect()  # closes what it was read through
         if loaded.config.state and loaded.config.state.store == "dynamodb":

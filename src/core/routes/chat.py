@@ -1,14 +1,15 @@
 """`POST /v1/chat/completions`. FastAPI documents it; a request reaches its endpoint straight (`Shortcut`)."""
 
+import functools
 import math
 from collections.abc import Awaitable, Callable, Mapping
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..answers import Answer, EventStream
 from ..gateway import Gateway
-from .openapi import CHAT
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -16,7 +17,7 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would collect the stream
 ]
 _SAID = {b"true": True, b"false": False}
-_PATHS = ("/v1/chat/completions", "/chat/completions")
+CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -36,31 +37,23 @@ def chat_endpoint(gateway: Gateway) -> Endpoint:
     return chat
 
 
-def chat_routes(chat: Endpoint) -> APIRouter:
-    router = APIRouter()
-    for path in _PATHS:
-        router.add_api_route(
-            path, chat, methods=["POST"], openapi_extra=CHAT, include_in_schema=path == _PATHS[0], response_model=None
-        )
-    return router
-
-
 class Shortcut:
     """Chats go straight to their endpoint, all else through FastAPI, which takes two hundred function calls to find it.
 
-    What the endpoint raises is the front door's to answer.
+    What the endpoint raises is the front door's to answer. FastAPI is a third of what a function loads before it can
+    answer, so it is made for the first request that is no chat.
     """
 
-    def __init__(self, chat: Endpoint, others: ASGIApp) -> None:
+    def __init__(self, chat: Endpoint, make_others: Callable[[], ASGIApp]) -> None:
         self._chat = chat
-        self._others = others
+        self._others = functools.cache(make_others)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in _PATHS and scope["method"] == "POST":
+        if scope["path"] in CHAT_PATHS and scope["method"] == "POST":
             response = await self._chat(Request(scope, receive))
             await response(scope, receive, send)
         else:
-            await self._others(scope, receive, send)
+            await self._others()(scope, receive, send)
 
 
 class AnswerResponse(Response):
