@@ -13,12 +13,12 @@ import pytest
 
 from core import sse
 from core.chat import Chat
+from core.chunk_stream import ChunkStream
 from core.errors import StreamNotRecovered, Transient
 from core.ledger import Grant
 from core.recovery import Continuation, Sent, continued
 from core.relay import Leg, Relay
 from core.stream import Chunk
-from core.upstream import ChunkStream
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, Script, chunk, event, events
 from tests.running_gateway import TOKEN, Clock, RunningGateway, ask, catalog_of, model, running
 

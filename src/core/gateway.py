@@ -21,6 +21,7 @@ from .auth import Caller
 from .call import LEFT, Call
 from .catalog import Catalog, Model
 from .chat import Chat, parse_chat
+from .chunk_stream import ChunkStream
 from .config.schema import Kind
 from .drawing import Drawing
 from .embedding import parse_embedding
@@ -35,7 +36,7 @@ from .retries import RetryPolicy, pause_before_again, pause_when_alone
 from .settlement import Settlement
 from .store.port import StoreError
 from .telemetry import Record, Telemetry, tokens_in
-from .upstream import ChunkStream, Upstream
+from .upstream import Upstream
 
 SLICE_MS = 20  # of the time that several throttled models are waited for in turn
 _Given = TypeVar("_Given")

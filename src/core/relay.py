@@ -15,11 +15,11 @@ import orjson
 from . import sse
 from .answers import in_safe_words
 from .call import LEFT
+from .chunk_stream import ChunkStream
 from .errors import StreamNotRecovered, UpstreamError
 from .ledger import Grant
 from .recovery import Continuation, Sent, summed
 from .stream import Chunk, choices_of, is_usage
-from .upstream import ChunkStream
 
 
 @dataclass(slots=True)
