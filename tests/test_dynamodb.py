@@ -1,6 +1,7 @@
 """The DynamoDB store beyond what every store promises: what it asks for, when, and what becomes of lost answers."""
 
 import asyncio
+import gc
 import math
 import random
 import subprocess
@@ -254,6 +255,27 @@ async def test_a_lease_of_which_nobody_knows_is_given_back_when_the_table_answer
     async with asyncio.timeout(5):
         while not isinstance(await ask(store, scope), Reservation):
             await asyncio.sleep(0.005)
+
+
+async def test_a_failure_of_which_nobody_waits_to_hear_is_no_alarm(
+    state: State, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DynamoDbStore(state)
+    reservation = await ask(store, Scope("p#a", throttle=Throttle(1)))
+    assert isinstance(reservation, Reservation)
+    proxy.decide = lambda _: Act(loses=True)
+    for work in (store.finish(reservation, Outcome(), now_ms=NOW), ask(store)):
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+    async with asyncio.timeout(5):
+        while store._under_way:
+            await asyncio.sleep(0.005)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    await store.aclose()
 
 
 async def test_a_probe_of_which_nobody_knows_makes_room_when_the_table_answers_again(

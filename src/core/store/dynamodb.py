@@ -67,7 +67,7 @@ class DynamoDbStore:
         self._client: Any = None
         self._making = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sluice-dynamodb")
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._unsure: deque[Reservation] = deque(maxlen=MOST_UNSURE)  # their answer was lost: they may be held
         self._answers = 0
         self.images: dict[str, Image] = {}  # the last seen of each scope
@@ -108,7 +108,7 @@ class DynamoDbStore:
 
     async def _take(self, key: str, plan: Plan, reservation: Reservation | None, now_ms: int) -> Image:
         """Carry an admission out. Whoever is cancelled meanwhile may have been admitted: that is given back."""
-        written = asyncio.ensure_future(self._update(key, plan, may_repeat=True))
+        written = self._to_the_end(self._update(key, plan, may_repeat=True))
         try:
             return await asyncio.shield(written)
         except asyncio.CancelledError:
@@ -125,11 +125,17 @@ class DynamoDbStore:
         if reservation is not None and is_held and not isinstance(error, StoreBusy | StoreMisconfigured):
             self._unsure.append(reservation)
 
-    def _to_the_end(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(work)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._has_ended)
         return task
+
+    def _has_ended(self, task: asyncio.Task[Any]) -> None:
+        """Whoever was cancelled does not hear of a failure, and nobody else is to be alarmed by it."""
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def _give_back(self, written: asyncio.Future[Image], reservation: Reservation, now_ms: int) -> None:
         try:
