@@ -24,7 +24,8 @@ from core.limits import Cost, Limit
 from core.need import Need
 from core.plan import Plan, members, number
 from core.store.dynamodb import FIRST_OPERATION_S, DynamoDbStore
-from core.store.port import StoreBusy, StoreError, StoreMisconfigured
+from core.store.owing import LATE_MS, OwingStore
+from core.store.port import StateStore, StoreBusy, StoreError, StoreMisconfigured
 from core.throttle import Throttle
 from tests.dynamodb_endpoint import fresh_table
 from tests.fake_upstream import took
@@ -54,7 +55,7 @@ async def store(state: State) -> AsyncIterator[DynamoDbStore]:
     await store.aclose()
 
 
-async def ask(store: DynamoDbStore, scope: Scope = PER_MINUTE, *, now_ms: int = NOW, call_id: str = "") -> Any:
+async def ask(store: StateStore, scope: Scope = PER_MINUTE, *, now_ms: int = NOW, call_id: str = "") -> Any:
     return await store.reserve(scope, Cost(1, 100), now_ms=now_ms, call_id=call_id or random.randbytes(6).hex())
 
 
@@ -248,12 +249,13 @@ async def test_a_lease_of_which_nobody_knows_is_given_back_when_the_table_answer
 ) -> None:
     """Admitted, and both answers lost: the call is not made, and its lease would be held for eleven minutes."""
     scope = Scope("p#a", throttle=Throttle(1))
+    owing = OwingStore(store, tell=lambda _: None)
     proxy.decide = lambda _: Act(loses=True)
     with pytest.raises(StoreError):
-        await ask(store, scope)
+        await ask(owing, scope)
     proxy.decide = lambda _: Act()
     async with asyncio.timeout(5):
-        while not isinstance(await ask(store, scope), Reservation):
+        while not isinstance(await ask(owing, scope, now_ms=NOW + LATE_MS), Reservation):
             await asyncio.sleep(0.005)
 
 
@@ -286,12 +288,13 @@ async def test_a_probe_of_which_nobody_knows_makes_room_when_the_table_answers_a
     assert isinstance(failed, Reservation)
     await store.finish(failed, Outcome(False), now_ms=NOW)
     later = NOW + 600_000
+    owing = OwingStore(store, tell=lambda _: None)
     proxy.decide = lambda _: Act(loses=True)
     with pytest.raises(StoreError):
-        await ask(store, scope, now_ms=later)
+        await ask(owing, scope, now_ms=later)
     proxy.decide = lambda _: Act()
     async with asyncio.timeout(5):
-        while not isinstance(await ask(store, scope, now_ms=later), Reservation):
+        while not isinstance(await ask(owing, scope, now_ms=later + LATE_MS), Reservation):
             await asyncio.sleep(0.005)
 
 
@@ -372,6 +375,16 @@ async def test_each_refusal_is_told_as_what_it_is(
         await ask(store)
     assert type(raised.value) is error
     assert "secret-canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize("keys", [["m#a"], ["m#a", "m#b"]], ids=["GetItem", "BatchGetItem"])
+async def test_a_read_on_a_connection_that_died_in_a_freeze_is_repeated(
+    store: DynamoDbStore, proxy: Proxy, keys: list[str]
+) -> None:
+    await ask(store)
+    acts = iter([Act(loses=True)])
+    proxy.decide = lambda _: next(acts, Act())
+    assert used((await store.snapshot(keys))["m#a"]) == 1
 
 
 async def test_nobody_there_is_a_store_error(state: State, proxy: Proxy) -> None:

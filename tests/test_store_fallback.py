@@ -17,7 +17,7 @@ from core.limits import Cost, Limit
 from core.plan import Image, Plan
 from core.store.fallback import FAILURES, PAUSE_S, FallbackStore
 from core.store.memory import MemoryStore
-from core.store.owing import OwingStore
+from core.store.owing import LATE_MS, OwingStore
 from core.store.port import StoreBusy, StoreError, StoreMisconfigured
 from core.throttle import Throttle
 from tests.dynamodb_endpoint import fresh_table
@@ -69,7 +69,11 @@ class Case:
         self.shared, self.now = ShakyStore(), 100.0
         self.told: list[str] = []
         self.store = FallbackStore(
-            self.shared, expected_instances=instances, tell=self.told.append, clock=lambda: self.now
+            OwingStore(self.shared, tell=self.told.append),
+            self.shared.images,
+            expected_instances=instances,
+            tell=self.told.append,
+            clock=lambda: self.now,
         )
 
     async def ask(self, scope: Scope = SCOPE, call_id: str = "c") -> Reservation | Refusal:
@@ -163,13 +167,28 @@ async def test_nothing_is_remembered_of_calls_that_were_refused_or_settled_here(
 
 async def test_a_write_that_is_lost_is_told_and_harms_nobody() -> None:
     case = Case()
-    owing = OwingStore(case.store, tell=case.told.append)
     reservation = await case.ask()
     assert isinstance(reservation, Reservation)
     case.shared.error = BROKEN
-    await owing.finish(reservation, Outcome(is_refund=True), now_ms=NOW)
-    await owing.write(SCOPE.key, cool(NOW + 1))
+    await case.store.finish(reservation, Outcome(is_refund=True), now_ms=NOW)
+    await case.store.write(SCOPE.key, cool(NOW + 1))
     assert case.told == ["lost", "lost"]
+
+
+async def test_a_store_that_is_left_alone_is_not_told_how_a_call_ended_and_gets_its_lease_back_later() -> None:
+    case = Case()
+    held = await case.ask(LEASED)
+    assert isinstance(held, Reservation)
+    case.shared.error = BROKEN
+    await case.admitted(FAILURES)
+    case.told.clear()
+    await case.store.finish(held, Outcome(), now_ms=NOW)
+    await case.store.write(SCOPE.key, cool(NOW + 1))
+    assert (case.shared.calls, case.told) == (1 + FAILURES, ["lost", "lost"])
+    case.shared.error, case.now = None, case.now + PAUSE_S + 1
+    await case.ask()
+    await asyncio.sleep(0)
+    assert isinstance(await case.ask(LEASED, "next"), Reservation)
 
 
 @pytest.mark.parametrize("scope", [LEASED, SCOPE], ids=["a lease", "a probe"])
@@ -193,25 +212,56 @@ async def test_what_could_not_be_given_back_is_given_back_when_the_store_answers
     assert isinstance(await owing.reserve(scope, Cost(), now_ms=NOW, call_id="second"), Reservation)
 
 
-class StuckStore(ShakyStore):
-    """Does what it is told, and never says so."""
+class LateStore(ShakyStore):
+    """Does what it is told after everybody has given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[Callable[[], Any]] = []
 
     async def reserve(self, scope: Scope, cost: Cost, **more: Any) -> Reservation | Refusal:
-        await super().reserve(scope, cost, **more)
+        if more["call_id"] != "late":
+            return await super().reserve(scope, cost, **more)
+        self.late.append(lambda: super(LateStore, self).reserve(scope, cost, **more))
+        if self.error is not None:
+            raise self.error
         await asyncio.Event().wait()
         raise AssertionError
 
 
-async def test_what_was_reserved_for_somebody_who_is_cancelled_is_given_back() -> None:
-    """By a store whose own way of giving it back failed."""
-    stuck = StuckStore()
-    owing = OwingStore(stuck, tell=lambda _: None)
-    with pytest.raises(TimeoutError):
+@pytest.mark.parametrize("error", [BROKEN, None], ids=["time-out of the store", "cancelled"])
+async def test_a_reservation_that_nobody_got_is_given_back_once_it_cannot_come_any_more(
+    error: StoreError | None,
+) -> None:
+    late = LateStore()
+    late.error = error
+    owing = OwingStore(late, tell=lambda _: None)
+    with pytest.raises((StoreError, TimeoutError)):
         async with asyncio.timeout(0.01):
-            await owing.reserve(LEASED, Cost(), now_ms=NOW, call_id="held")
-    assert "q" in (await stuck.snapshot([LEASED.key]))[LEASED.key]
-    await owing._pay()
-    assert "q" not in (await stuck.snapshot([LEASED.key]))[LEASED.key]
+            await owing.reserve(LEASED, Cost(), now_ms=NOW, call_id="late")
+    late.error = None
+    for after_ms, is_late, is_held in [(0, False, False), (10, True, True), (LATE_MS - 1, False, True)]:
+        for write in late.late if is_late else []:
+            await write()
+        await owing.reserve(SCOPE, Cost(), now_ms=NOW + after_ms, call_id="other")
+        await asyncio.sleep(0)
+        assert ("q" in (await late.snapshot([LEASED.key])).get(LEASED.key, {})) is is_held
+    await owing.reserve(SCOPE, Cost(), now_ms=NOW + LATE_MS, call_id="other")
+    await asyncio.sleep(0)
+    assert "q" not in (await late.snapshot([LEASED.key]))[LEASED.key]
+
+
+@pytest.mark.parametrize("error", [StoreBusy("hot"), StoreMisconfigured("no table")])
+async def test_what_was_refused_by_the_store_is_not_looked_for(error: StoreError) -> None:
+    shaky = ShakyStore()
+    owing = OwingStore(shaky, tell=lambda _: None)
+    shaky.error = error
+    with pytest.raises(type(error)):
+        await owing.reserve(LEASED, Cost(), now_ms=NOW, call_id="c")
+    shaky.error = None
+    await owing.reserve(SCOPE, Cost(), now_ms=NOW + LATE_MS, call_id="other")
+    await asyncio.sleep(0)
+    assert shaky.calls == 2
 
 
 async def test_what_is_owed_is_given_back_at_the_end() -> None:
@@ -223,7 +273,7 @@ async def test_what_is_owed_is_given_back_at_the_end() -> None:
     await owing.finish(held, Outcome(), now_ms=NOW)
     shaky.error, before = None, shaky.calls
     await owing.aclose()
-    assert shaky.calls == before + 1
+    assert shaky.calls == before + 2, "looked for, and given back"
 
 
 async def test_an_answer_is_given_though_the_store_dies_before_it_hears_of_it(
@@ -310,9 +360,7 @@ async def test_a_store_that_dies_is_never_a_500_and_is_used_again_when_it_is_bac
         assert denied.json()["error"]["code"] == "store_unavailable"
         assert "degraded" in gateway.telemetry.store_events
         await proxy.come_back()
-        (owing,) = gateway.app._stores.values()
-        assert isinstance(owing, OwingStore)
-        store = owing._store
+        (store,) = gateway.app._stores.values()
         assert isinstance(store, FallbackStore)
         store._ask_again_at = 0.0  # as if the five seconds were over
         assert await statuses(gateway, "strict", 2) == [200] * 2

@@ -32,5 +32,6 @@ def make_serving_store(state: State, tell: Callable[[str], None]) -> StateStore:
     from .dynamodb import DynamoDbStore
     from .fallback import FallbackStore
 
-    far = FallbackStore(DynamoDbStore(state), expected_instances=state.expected_instances, tell=tell)
-    return OwingStore(far, tell=tell)
+    far = DynamoDbStore(state)
+    owing = OwingStore(far, tell=tell)
+    return FallbackStore(owing, far.images, expected_instances=state.expected_instances, tell=tell)

@@ -8,10 +8,10 @@ boto3 is imported and its client made on first use, in a thread; nothing of it i
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -28,7 +28,6 @@ CONNECT_S, READ_S = 0.3, 0.5
 CLIENT_S = 10.0
 FIRST_OPERATION_S = 2.0  # a cold start under a slow CPU is no failure of the store
 THREADS = 32
-MOST_UNSURE = 10_000
 MAX_TRIES = 5  # a plan that others overtook; each time by an item that is newer
 KEYS_A_READ = 100
 CLOCK_EVERY = 1000  # answers
@@ -68,7 +67,6 @@ class DynamoDbStore:
         self._making = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sluice-dynamodb")
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._unsure: deque[Reservation] = deque(maxlen=MOST_UNSURE)  # their answer was lost: they may be held
         self._answers = 0
         self.images: dict[str, Image] = {}  # the last seen of each scope
 
@@ -82,8 +80,6 @@ class DynamoDbStore:
     async def reserve(
         self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
     ) -> Reservation | Refusal:
-        if self._unsure:
-            self._to_the_end(self._give_back_unsure(self._unsure.popleft(), now_ms))
         image, is_fresh = self.images.get(scope.key, {}), False
         for _ in range(MAX_TRIES):
             step = plan_reserve(scope, cost, image, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
@@ -108,22 +104,13 @@ class DynamoDbStore:
 
     async def _take(self, key: str, plan: Plan, reservation: Reservation | None, now_ms: int) -> Image:
         """Carry an admission out. Whoever is cancelled meanwhile may have been admitted: that is given back."""
-        written = self._to_the_end(self._update(key, plan, may_repeat=True))
+        written = self._to_the_end(self._update(key, plan))
         try:
             return await asyncio.shield(written)
         except asyncio.CancelledError:
             if reservation is not None:
                 self._to_the_end(self._give_back(written, reservation, now_ms))
             raise
-        except StoreError as error:
-            self._keep_if_unsure(reservation, error)
-            raise
-
-    def _keep_if_unsure(self, reservation: Reservation | None, error: StoreError) -> None:
-        """It may have been admitted, and only the answer lost."""
-        is_held = reservation is not None and (reservation.lease or reservation.probe_id)
-        if reservation is not None and is_held and not isinstance(error, StoreBusy | StoreMisconfigured):
-            self._unsure.append(reservation)
 
     def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(work)
@@ -138,25 +125,9 @@ class DynamoDbStore:
             task.exception()
 
     async def _give_back(self, written: asyncio.Future[Image], reservation: Reservation, now_ms: int) -> None:
-        try:
+        with contextlib.suppress(ConditionFailed, StoreError):  # whatever is held then, `owing.py` sees to
             await written
             await self.finish(reservation, Outcome(is_refund=True), now_ms=now_ms)
-        except ConditionFailed:
-            pass
-        except StoreError as error:
-            self._keep_if_unsure(reservation, error)
-
-    async def _give_back_unsure(self, reservation: Reservation, now_ms: int) -> None:
-        """Its lease or probe, which is gone then or was never there. Its amounts stay: a refund needs to be sure.
-
-        The last item seen is from before it, so it does not know of the probe.
-        """
-        key = reservation.scope.key
-        try:
-            self.images[key] = await self._fresh(key)
-            await self.finish(reservation, Outcome(), now_ms=now_ms)
-        except StoreError:
-            self._unsure.append(reservation)
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
         if plans := plan_finish(reservation, outcome, now_ms=now_ms):
@@ -172,7 +143,7 @@ class DynamoDbStore:
             if plan is None:
                 return
             try:
-                self.images[key] = await self._update(key, plan, may_repeat=not any(n < 0 for n in plan.add.values()))
+                self.images[key] = await self._update(key, plan)
             except ConditionFailed as failed:
                 image = failed.item if failed.item is not None else await self._fresh(key)
                 self.images[key] = image
@@ -192,36 +163,40 @@ class DynamoDbStore:
 
     async def _read(self, keys: list[str]) -> dict[str, Image]:
         if len(keys) == 1:
-            answer = await self._call("get_item", Key={PRIMARY_KEY: {"S": keys[0]}}, ConsistentRead=True)
+            key = {PRIMARY_KEY: {"S": keys[0]}}
+            answer = await self._call("get_item", TableName=self._table, Key=key, ConsistentRead=True)
             return {keys[0]: read_item(answer["Item"])} if "Item" in answer else {}
         wanted: Mapping[str, Any] = {self._table: {"Keys": [{PRIMARY_KEY: {"S": key}} for key in keys]}}
         found: dict[str, Image] = {}
         while wanted:
-            answer = await self._call("batch_get_item", table=False, RequestItems=wanted)
+            answer = await self._call("batch_get_item", RequestItems=wanted)
             for item in answer["Responses"].get(self._table, []):
                 found[item[PRIMARY_KEY]["S"]] = read_item(item)
             wanted = answer.get("UnprocessedKeys") or {}
         return found
 
-    async def _update(self, key: str, plan: Plan, *, may_repeat: bool) -> Image:
+    async def _update(self, key: str, plan: Plan) -> Image:
         """The item afterwards. A lost answer over-counts, which is safe; a refund that is repeated would not be."""
         arguments = compile_plan(key, plan)
         arguments |= {"ReturnValues": "ALL_NEW", "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        may_repeat = not any(amount < 0 for amount in plan.add.values())
+        answer = await self._call("update_item", may_repeat=may_repeat, TableName=self._table, **arguments)
+        return read_item(answer["Attributes"])
+
+    async def _call(self, operation: str, *, may_repeat: bool = True, **arguments: Any) -> Any:
+        """After a freeze connections are dead: what may be repeated is, once."""
         try:
-            answer = await self._call("update_item", **arguments)
+            return await self._call_once(operation, arguments)
         except StoreError as error:
             if not may_repeat or isinstance(error, StoreBusy | StoreMisconfigured):
                 raise
-            answer = await self._call("update_item", **arguments)
-        return read_item(answer["Attributes"])
+            return await self._call_once(operation, arguments)
 
-    async def _call(self, operation: str, *, table: bool = True, **arguments: Any) -> Any:
+    async def _call_once(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         patience_s = self._state.timeout_ms / 1000
         if self._client is None:
             patience_s = max(FIRST_OPERATION_S, patience_s)
             await self._in_thread(self._make_client_once, CLIENT_S)
-        if table:
-            arguments["TableName"] = self._table
         method = getattr(self._client, operation)
         answer = await self._in_thread(lambda: _translated(lambda: method(**arguments), self._table), patience_s)
         if self._answers % CLOCK_EVERY == 0:

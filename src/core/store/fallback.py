@@ -7,15 +7,16 @@ then asked once; the first answer brings it back. A process that counts alone ta
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ..admission import Outcome, Reason, Refusal, Reservation, Scope
 from ..limits import Cost
 from ..plan import Image, Plan
 from .memory import MemoryStore
-from .port import StateStore, StoreBusy, StoreError, StoreMisconfigured
+from .owing import OwingStore
+from .port import StoreBusy, StoreError, StoreMisconfigured
 
 FAILURES, PAUSE_S = 3, 5.0
 BUSY_MS = 1000
@@ -24,24 +25,20 @@ _LOG = logging.getLogger("sluice")
 _T = TypeVar("_T")
 
 
-class SeenStore(StateStore, Protocol):
-    """A store that keeps the last image of each item that passed by."""
-
-    images: dict[str, Image]
-
-
 class FallbackStore:
-    """`tell` hears `degraded`, `denied`, `busy` and `back`, for metrics."""
+    """`images` are the last seen. `tell` hears `degraded`, `denied`, `busy`, `lost` and `back`, for metrics."""
 
     def __init__(
         self,
-        store: SeenStore,
+        store: OwingStore,
+        images: Mapping[str, Image],
         *,
         expected_instances: int,
         tell: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._images = images
         self._share = expected_instances
         self._tell = tell
         self._clock = clock
@@ -54,7 +51,7 @@ class FallbackStore:
         try:
             return await self._reach(lambda: self._store.snapshot(keys))
         except StoreError:
-            seen = {key: self._store.images[key] for key in keys if key in self._store.images}
+            seen = {key: self._images[key] for key in keys if key in self._images}
             return seen | (await self._local.snapshot(keys) if self._local else {})
 
     async def reserve(
@@ -81,25 +78,33 @@ class FallbackStore:
         return verdict
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
-        """Raises StoreError when the store was to be told and could not be."""
         if reservation.call_id in self._calls_counted_here:
             self._calls_counted_here.discard(reservation.call_id)
             if self._local is not None:
                 await self._local.finish(reservation, outcome, now_ms=now_ms)
-            return
-        await self._reach(lambda: self._store.finish(reservation, outcome, now_ms=now_ms))
+        elif self._is_left_alone:
+            self._store.lose(reservation)
+        else:
+            await self._store.finish(reservation, outcome, now_ms=now_ms)
 
     async def write(self, key: str, *plans: Plan) -> None:
         if self._local is not None:
             await self._local.write(key, *plans)
-        await self._reach(lambda: self._store.write(key, *plans))
+        if self._is_left_alone:
+            self._tell("lost")
+        else:
+            await self._store.write(key, *plans)
 
     async def aclose(self) -> None:
         await self._store.aclose()
 
+    @property
+    def _is_left_alone(self) -> bool:
+        return self._failures >= FAILURES
+
     async def _reach(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Raises StoreError without asking while the store is left alone."""
-        if self._failures >= FAILURES:
+        if self._is_left_alone:
             if self._clock() < self._ask_again_at:
                 raise StoreError("the store is left alone for a moment")
             self._ask_again_at = self._clock() + PAUSE_S  # for this one call; the others wait for its answer
@@ -124,6 +129,6 @@ class FallbackStore:
 
     def _count_here(self) -> MemoryStore:
         if self._local is None:
-            self._local = MemoryStore(self._store.images)
+            self._local = MemoryStore(self._images)
             _LOG.warning("Limits are counted by this process alone until the store answers again")
         return self._local

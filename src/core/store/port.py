@@ -1,7 +1,7 @@
 """The port to the counters, cooldowns and breakers that all requests, and all processes, share.
 
 Implementations: `memory.py` (one process, gone with it), `sqlite.py` (all processes of a machine, survives them) and
-`dynamodb.py` (all machines); `fallback.py` stands before one that can be out of reach.
+`dynamodb.py` (all machines); `owing.py` stands before one that can fail, `fallback.py` before one out of reach.
 Each carries out the plans of `admission.py`, so they differ in where an item lies and in nothing else; one contract
 suite and one differential test run over them.
 """
