@@ -169,6 +169,21 @@ def test_claude_is_told_in_anthropics_words_what_converse_has_none_for() -> None
     assert outgoing("bedrock", {"reasoning_effort": "low", "seed": 1}).dropped == ("reasoning_effort", "seed")
 
 
+def test_claude_is_told_to_call_one_tool_where_nothing_else_is_said_of_the_choice() -> None:
+    one, claude = {"tools": [TOOL], "parallel_tool_calls": False}, "global.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    fields = sent("bedrock", one, upstream_model=claude)["additionalModelRequestFields"]
+    assert fields == {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}
+    for body, model in [
+        (one | {"tool_choice": "required"}, claude),
+        (one | {"tools": []}, claude),
+        (one, "anthropic.claude-3-haiku-20240307-v1:0"),
+        (one, "amazon.nova-pro-v1:0"),
+    ]:
+        found = outgoing("bedrock", body, upstream_model=model)
+        assert found.dropped == ("parallel_tool_calls",)
+        assert "additionalModelRequestFields" not in orjson.loads(found.request.body)
+
+
 def test_tools_that_are_no_longer_offered_but_were_called_are_named() -> None:
     """It refuses a conversation with calls and no tools."""
     tools = ask(messages=TURN)["toolConfig"]["tools"]

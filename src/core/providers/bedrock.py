@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from itertools import groupby
@@ -50,13 +51,14 @@ _DOCUMENTS = {
 }
 _TAKEN = frozenset({"max_completion_tokens", "max_tokens", "response_format", "stop", "temperature", "top_p"})
 _OF_CLAUDE = frozenset({"reasoning_effort", "thinking", "top_k"})
+_TAKES_ONE_CALL = re.compile(r"claude-[a-z]+-(4[-.][5-9]|[5-9])")
 
 
 class BedrockDialect:
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         is_claude = "claude" in endpoint.upstream_model
         asked, left_out = fitting(chat.body, endpoint.upstream_model) if is_claude else (chat.body, ())
-        left_out += dropped(asked, _TAKEN | _OF_CLAUDE if is_claude else _TAKEN)
+        left_out += dropped(asked, _taken(asked, endpoint.upstream_model))
         headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
         if chat.stream:
             headers["accept"] = "application/vnd.amazon.eventstream"
@@ -73,6 +75,11 @@ class BedrockDialect:
 
     def failure(self, status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> UpstreamError:
         return failure(status, headers, raw, now=now)
+
+
+def _taken(body: Json, model: str) -> frozenset[str]:
+    taken = _TAKEN | _OF_CLAUDE if "claude" in model else _TAKEN
+    return taken | {"parallel_tool_calls"} if _is_one_call(body, model) else taken
 
 
 def request_body(body: Json, model: str) -> Json:
@@ -181,9 +188,22 @@ def _of_claude(body: Json, model: str) -> Json:
     """What Converse has no words for goes to the model as Anthropic has it."""
     thoughts = thinking(body, model)
     fields: Json = {"thinking": thoughts or None, "top_k": body.get("top_k")}
+    if _is_one_call(body, model):
+        fields["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
     if said := effort(body, thoughts):
         fields["output_config"] = {"effort": said}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _is_one_call(body: Json, model: str) -> bool:
+    """Whether one call at most is asked for and can be said: not without tools, nor beside a choice in `toolConfig`.
+
+    Its errors are quoted in https://github.com/BerriAI/litellm/issues/36536 and /34420.
+    """
+    if body.get("parallel_tool_calls") is not False or not _TAKES_ONE_CALL.search(model):
+        return False
+    choice = choice_of(body)
+    return bool(offered_tools(body)) and (choice is None or choice.mode == "auto")
 
 
 BEDROCK = Provider(
