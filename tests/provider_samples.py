@@ -4,8 +4,9 @@
     stream_usage.sse       the same with `stream_options.include_usage`, where that makes a difference
     stream_tools.sse       an answer with tool calls
     stream_reasoning.sse   an answer with reasoning before it
+    stream_logprobs.sse    an answer that says how likely its tokens were
     stream_error.sse       a stream that breaks off in the provider's own way
-    answer*.json           whole answers: text, tool calls, reasoning
+    answer*.json           whole answers: text, tool calls, reasoning, how likely its tokens were
     errors.json            [{status, headers, body, expect: {class, retry_after_s}}]; a body is JSON, or plain text
     embeddings.json        where it has embeddings in OpenAI's form
     models.json            its list of models, where it has one
@@ -37,6 +38,7 @@ TEXT = "It is 42 °C."
 REASONING = "Six times seven."
 CALLS = [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Bergen"})]
 TOKENS = (11, 7)
+LOGPROBS = [("It is", -0.25), (" 42", -0.5), (" °", 0.0), ("C.", -1.5)]
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def test_a_strict_tool_and_one_without_parameters() -> None:
         ({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}),
         ({"reasoning_effort": "low"}, {"thinking": {"type": "enabled", "token_budget": 1024}}),
         ({"reasoning_effort": "high"}, {"thinking": {"type": "enabled"}}),
+        ({"logprobs": True, "top_logprobs": 0}, {"logprobs": True}),
         ({"documents": [{"data": {"a": "b"}}]}, {"documents": [{"data": {"a": "b"}}]}),
     ],
 )
@@ -120,7 +121,7 @@ def test_what_only_advises_is_left_out_and_said() -> None:
     assert outgoing("cohere", {"user": "u", "parallel_tool_calls": False}).dropped == ("user", "parallel_tool_calls")
 
 
-@pytest.mark.parametrize("body", [{"n": 2}, {"logprobs": True}])
+@pytest.mark.parametrize("body", [{"n": 2}, {"logprobs": True, "top_logprobs": 2}])
 def test_what_decides_the_answer_and_it_cannot_do_is_refused(body: Json) -> None:
     with pytest.raises(Unsupported):
         ask(**body)

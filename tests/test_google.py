@@ -214,7 +214,7 @@ def test_what_only_advises_is_left_out_and_said() -> None:
     assert found.dropped == ("user", "parallel_tool_calls", "store")
 
 
-@pytest.mark.parametrize("body", [{"logprobs": True}, {"logit_bias": {"1": 5}}, {"modalities": ["smell"]}])
+@pytest.mark.parametrize("body", [{"logit_bias": {"1": 5}}, {"modalities": ["smell"]}])
 def test_what_decides_the_answer_and_it_cannot_do_is_refused(body: Json) -> None:
     with pytest.raises(Unsupported):
         ask(**body)
@@ -253,6 +253,35 @@ def test_an_answer_that_broke_off_does_not_look_finished(reason: str | None) -> 
     items = heard({"candidates": [candidate({"text": "So"}, reason=reason)]})
     finishes = [c["finish_reason"] for item in items if isinstance(item, Chunk) for c in item.body["choices"]]
     assert finishes == [None]
+
+
+def test_the_likeliest_tokens_stand_beside_the_one_that_was_chosen() -> None:
+    result = {
+        "chosenCandidates": [{"token": "Yes", "logProbability": -0.1}, {"token": "!", "logProbability": -0.2}],
+        "topCandidates": [{"candidates": [{"token": "No", "logProbability": -0.05}]}],
+    }
+    found = answered({**candidate({"text": "Yes!"}), "logprobsResult": result})
+    tops = [one["top_logprobs"] for one in found.body["choices"][0]["logprobs"]["content"]]
+    assert tops == [[{"token": "No", "logprob": -0.05, "bytes": [78, 111]}], []]
+
+
+def test_a_model_without_them_is_passed_over_for_one_that_has_logprobs() -> None:
+    raw = orjson.dumps({"error": {"code": 400, "message": "Logprobs is not enabled for models/gemini-2.5-pro"}})
+    assert isinstance(PROVIDERS["google"].dialect.failure(400, {}, raw, now=0.0), Unsupported)
+
+
+def test_null_says_the_same_as_nothing() -> None:
+    """As its SDKs write answers down."""
+    nothing = {"functionCall": None, "inlineData": None, "thought": None, "thoughtSignature": None}
+    whole = {**candidate({"text": "So", **nothing}), "index": None, "logprobsResult": None}
+    rest: Json = {"error": None, "promptFeedback": None, "usageMetadata": {"promptTokenCount": None}}
+    (choice,) = answered(whole, **rest).body["choices"]
+    assert (choice["index"], choice["message"]["content"], choice["finish_reason"]) == (0, "So", "stop")
+    first, last = heard({"candidates": [whole], **rest})
+    assert isinstance(first, Chunk)
+    assert isinstance(last, Chunk)
+    assert first.body["choices"][0]["delta"]["content"] == "So"
+    assert last.body["choices"][0]["finish_reason"] == "stop"
 
 
 def test_a_request_that_it_blocks_is_refused() -> None:

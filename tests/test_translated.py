@@ -19,13 +19,14 @@ from core.errors import UpstreamError
 from core.providers import TRANSLATED
 from core.providers.dialect import Completion
 from core.stream import Chunk, Done, Item, Progress, choices_of
-from tests.provider_samples import CALLS, NOW, OF_TRANSLATED, REASONING, STAMP, TEXT, TOKENS, Samples
+from tests.provider_samples import CALLS, LOGPROBS, NOW, OF_TRANSLATED, REASONING, STAMP, TEXT, TOKENS, Samples
 
 SPOKEN = [name for name, samples in OF_TRANSLATED.items() if samples.folder.name == name]
 EVERY = pytest.mark.parametrize("name", SPOKEN)
 ONE_CALL_A_TURN = {"gigachat"}
 STREAMS = [(name, kind) for name in SPOKEN for kind in sorted(OF_TRANSLATED[name].kinds) if kind.startswith("stream")]
 WHOLE = [(name, kind) for name, kind in STREAMS if kind != "stream_error"]
+RATED = [name for name in SPOKEN if "stream_logprobs" in OF_TRANSLATED[name].kinds]
 ANSWERS = [(name, kind) for name in SPOKEN for kind in sorted(OF_TRANSLATED[name].kinds) if kind.startswith("answer")]
 
 
@@ -115,6 +116,18 @@ def test_a_stream_says_all_that_the_provider_said(name: str, kind: str) -> None:
     assert said(chunks, "reasoning_content") == (REASONING if kind == "stream_reasoning" else "")
 
 
+@pytest.mark.parametrize("name", RATED)
+def test_a_stream_says_how_likely_its_tokens_were(name: str) -> None:
+    samples = OF_TRANSLATED[name]
+    chunks = chunks_of(decoded(samples, samples.sent("stream_logprobs"), 10**6))
+    choices = [choice for chunk in chunks for choice in ChatCompletionChunk.model_validate(chunk.body).choices]
+    rated = [(choice, choice.logprobs.content or []) for choice in choices if choice.logprobs]
+    assert [(one.token, one.logprob) for _, tokens in rated for one in tokens] == LOGPROBS
+    for choice, tokens in rated:
+        assert choice.delta.content == "".join(one.token for one in tokens)
+        assert all(bytes(one.bytes or ()).decode() == one.token for one in tokens)
+
+
 @EVERY
 def test_usage_that_nobody_asked_for_is_counted_and_not_passed_on(name: str) -> None:
     samples = OF_TRANSLATED[name]
@@ -191,6 +204,16 @@ def test_an_answer_is_openais(name: str, kind: str) -> None:
         assert (choice.finish_reason, choice.message.content, calls) == ("stop", TEXT, [])
     reasoning = (choice.message.model_extra or {}).get("reasoning_content")
     assert reasoning == (REASONING if kind == "answer_reasoning" else None)
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_an_answer_says_how_likely_its_tokens_were(name: str) -> None:
+    samples = OF_TRANSLATED[name]
+    found = samples.row.dialect.completion(samples.sent("answer_logprobs"), chat(), STAMP)
+    assert isinstance(found, Completion)
+    logprobs = ChatCompletion.model_validate(found.body).choices[0].logprobs
+    assert logprobs is not None
+    assert [(one.token, one.logprob) for one in logprobs.content or ()] == LOGPROBS
 
 
 @EVERY

@@ -4,6 +4,7 @@ One id, the role once, calls numbered, one finish, one usage chunk at the end, f
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,20 @@ def usage_of(
     return usage
 
 
+def token_of(token: str, logprob: float, likeliest: Iterable[tuple[str, float]] = ()) -> Json:
+    """How likely a token was, and which were the likeliest in its place."""
+    top = [_rated(other, how) for other, how in likeliest]
+    return {**_rated(token, logprob), "top_logprobs": top}
+
+
+def _rated(token: str, logprob: float) -> Json:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+
+def _logprobs(tokens: list[Json]) -> Json | None:
+    return {"content": tokens, "refusal": None} if tokens else None
+
+
 @dataclass(slots=True)
 class _Said:
     """What one choice has said so far."""
@@ -38,6 +53,7 @@ class _Said:
     has_role: bool = False
     calls: int = 0
     has_finished: bool = False
+    tokens: list[Json] = field(default_factory=list)  # for its next chunk
 
 
 @dataclass(slots=True)
@@ -77,6 +93,10 @@ class StreamWriter:
         call = {"index": max(0, last) if place is None else place, "function": {"arguments": arguments}}
         return self.delta({"tool_calls": [call]}, index)
 
+    def rate(self, tokens: Iterable[Json], index: int = 0) -> None:
+        """The next chunk says how likely these were."""
+        self._choices.setdefault(index, _Said()).tokens += tokens
+
     def has_calls(self, index: int = 0) -> bool:
         return self._choices.setdefault(index, _Said()).calls > 0
 
@@ -103,7 +123,9 @@ class StreamWriter:
         return {"role": "assistant", **({} if "content" in delta else {"content": None}), **delta}
 
     def _chunk(self, delta: Json, index: int, finish: str | None) -> Chunk:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        said = self._choices[index]
+        tokens, said.tokens = said.tokens, []
+        choice = {"index": index, "delta": delta, "logprobs": _logprobs(tokens), "finish_reason": finish}
         return Chunk({**self.head(), "choices": [choice]})
 
     def head(self) -> Json:
@@ -119,6 +141,7 @@ class MessageWriter:
     reasoning: str = ""
     refusal: str | None = None
     calls: list[Json] = field(default_factory=list)
+    tokens: list[Json] = field(default_factory=list)  # how likely each was, where that was asked for
     extra: Json = field(default_factory=dict)  # `extra_content` and its like
 
     def call(self, call_id: str, name: str, arguments: str, *, extra: Json | None = None) -> None:
@@ -134,7 +157,7 @@ class MessageWriter:
         elif self.refusal is None and not self.text:
             message["content"] = ""
         finish = finish_of(reason, has_calls=bool(self.calls))
-        return {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
+        return {"index": index, "message": message, "logprobs": _logprobs(self.tokens), "finish_reason": finish}
 
 
 def completion_of(

@@ -14,7 +14,7 @@ from ..embedding import Embedding
 from ..errors import Transient, UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder, Item
-from .answering import MessageWriter, StreamWriter, completion_of, usage_of
+from .answering import MessageWriter, StreamWriter, completion_of, token_of, usage_of
 from .conversation import (
     Address,
     Inline,
@@ -37,7 +37,16 @@ from .tools import Tool, choice_of, offered_tools
 Json = dict[str, Any]
 FINISHES = {"COMPLETE": "stop", "STOP_SEQUENCE": "stop", "TOOL_CALL": "tool_calls", "MAX_TOKENS": "length"}
 _BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096}  # tokens to think with; above that it is free
-_SAME = ("temperature", "seed", "frequency_penalty", "presence_penalty", "documents", "citation_options", "safety_mode")
+_SAME = (
+    "temperature",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "logprobs",
+    "documents",
+    "citation_options",
+    "safety_mode",
+)
 _TAKEN = frozenset(
     {*_SAME, "max_completion_tokens", "max_tokens", "reasoning_effort", "response_format", "stop", "top_k", "top_p"}
 )
@@ -182,12 +191,12 @@ class CohereTranslation:
     def take(self, body: Json, event: str) -> Iterator[Item]:
         kind, delta = body.get("type", event), body.get("delta") or {}
         message = delta.get("message") or {}
-        if "error" in body or "message" in body:  # an error, as one with a status looks
+        if body.get("error") or body.get("message"):  # an error, as one with a status looks
             yield judge_body(body)
         elif kind == "message-start":
             self.writer.id = body.get("id") or self.writer.id
         elif kind in ("content-start", "content-delta"):
-            yield from self._content(message.get("content") or {})
+            yield from self._content(message.get("content") or {}, body.get("logprobs"))
         elif kind == "tool-plan-delta":
             yield self.writer.reasoning(message["tool_plan"])
         elif kind == "tool-call-start":
@@ -205,7 +214,9 @@ class CohereTranslation:
         elif kind == "message-end":
             yield from self._ended(delta)
 
-    def _content(self, content: Json) -> Iterator[Item]:
+    def _content(self, content: Json, rated: Json | None) -> Iterator[Item]:
+        if rated:
+            self.writer.rate([_token(rated)])
         if content.get("thinking"):
             yield self.writer.reasoning(content["thinking"])
         if content.get("text"):
@@ -230,7 +241,7 @@ def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:
         return judge_body(body)
     if reason not in FINISHES:
         return broken(reason)
-    said, writer = body["message"], MessageWriter()
+    said, writer = body["message"], MessageWriter(tokens=[_token(one) for one in body.get("logprobs") or ()])
     writer.reasoning = said.get("tool_plan") or ""
     for part in said.get("content") or ():
         writer.text += part.get("text") or ""
@@ -240,6 +251,11 @@ def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:
     if said.get("citations"):
         writer.extra["citations"] = said["citations"]
     return completion_of(stamp, [writer.choice(FINISHES[reason])], usage(body.get("usage")), id=body.get("id") or "")
+
+
+def _token(said: Json) -> Json:
+    """A piece of text, mostly one token; of several it says only how likely each was, and so all of them are."""
+    return token_of(said.get("text") or "", sum(said.get("logprobs") or ()))
 
 
 def usage(said: Json | None) -> Json | None:

@@ -16,7 +16,7 @@ _TOO_LONG = re.compile(
 _REFUSED = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked"}
 _UNSUPPORTED_CODES = {"unsupported_parameter", "unsupported_value", "unsupported_feature", "unknown_parameter"}
 _UNSUPPORTED = re.compile(
-    r"(does not|doesn't|do not|don't) support|not supported|unsupported"
+    r"(does not|doesn't|do not|don't) support|not (supported|enabled)|unsupported"
     r"|(unknown|unrecognized|unexpected) (parameter|field|argument)|extra (inputs|fields) (are )?not permitted",
     re.IGNORECASE,
 )

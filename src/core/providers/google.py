@@ -47,6 +47,7 @@ _MODALITIES = {"text": "TEXT", "image": "IMAGE"}
 _TAKEN = frozenset(
     {
         "frequency_penalty",
+        "logprobs",
         "max_completion_tokens",
         "max_tokens",
         "modalities",
@@ -58,6 +59,7 @@ _TAKEN = frozenset(
         "stop",
         "temperature",
         "top_k",
+        "top_logprobs",
         "top_p",
     }
 )
@@ -202,6 +204,8 @@ def _generation(body: Json, model: str) -> Json:
         "seed": body.get("seed"),
         "presencePenalty": body.get("presence_penalty"),
         "frequencyPenalty": body.get("frequency_penalty"),
+        "responseLogprobs": body.get("logprobs") or None,
+        "logprobs": body.get("top_logprobs") or None,
         "responseMimeType": "application/json" if wanted else None,
         "responseJsonSchema": wanted.schema if wanted else None,
         "responseModalities": _modalities(body),

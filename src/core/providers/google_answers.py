@@ -12,7 +12,7 @@ import orjson
 from ..errors import Refused, Transient, UpstreamError
 from ..retry_after import parse_wait
 from ..stream import Item
-from .answering import MessageWriter, StreamWriter, completion_of, usage_of
+from .answering import MessageWriter, StreamWriter, completion_of, token_of, usage_of
 from .dialect import Completion, Stamp
 from .exchange import broken, read_answer, read_json, read_report
 from .failures import Report, classify, report_of
@@ -49,7 +49,7 @@ class GoogleTranslation:
         return cls(StreamWriter.of(stamp, wants_usage=wants_usage))
 
     def take(self, body: Json, event: str) -> Iterator[Item]:  # noqa: ARG002 - they have no names
-        if "error" in body:
+        if body.get("error"):
             yield judge(report_of(body), body)
             return
         if not self._has_begun:  # one name in all chunks
@@ -63,7 +63,8 @@ class GoogleTranslation:
             yield from self._candidate(candidate)
 
     def _candidate(self, candidate: Json) -> Iterator[Item]:
-        index = candidate.get("index", 0)
+        index = candidate.get("index") or 0
+        self.writer.rate(tokens_of(candidate), index)
         for part in (candidate.get("content") or {}).get("parts") or ():
             yield from self._part(part, index)
         reason = candidate.get("finishReason")
@@ -74,7 +75,7 @@ class GoogleTranslation:
 
     def _part(self, part: Json, index: int) -> Iterator[Item]:
         signature = part.get("thoughtSignature")
-        if "functionCall" in part:
+        if part.get("functionCall"):
             call = whole_call(part["functionCall"])
             self._calls += 1
             call_id = call.get("id") or f"call_{self.writer.id[-12:]}_{self._calls}"
@@ -91,7 +92,7 @@ class GoogleTranslation:
         self._has_ended = True
         for index, reason in sorted(self._finishes.items()):
             yield from self.writer.finish(reason, index)
-        if "promptTokenCount" in self._usage:
+        if self._usage.get("promptTokenCount") is not None:
             yield self.writer.usage(usage(self._usage))
 
 
@@ -107,27 +108,27 @@ def completion(raw: bytes, stamp: Stamp) -> Completion | UpstreamError:
 def _completion(body: Json, stamp: Stamp) -> Completion | UpstreamError:
     choices, answer_id = [], body.get("responseId") or stamp.id
     for candidate in body.get("candidates") or ():
-        reason, writer = candidate.get("finishReason"), MessageWriter()
+        reason, writer = candidate.get("finishReason"), MessageWriter(tokens=tokens_of(candidate))
         if reason not in FINISHES:
             return broken(reason)
         for part in (candidate.get("content") or {}).get("parts") or ():
             _write(writer, part, answer_id)
-        choices.append(writer.choice(FINISHES[reason], candidate.get("index", 0)))
+        choices.append(writer.choice(FINISHES[reason], candidate.get("index") or 0))
     if not choices:
         return Transient("The provider's answer holds no candidates.")
     said = body.get("usageMetadata") or {}
-    used = usage(said) if "promptTokenCount" in said else None
+    used = usage(said) if said.get("promptTokenCount") is not None else None
     return completion_of(stamp, choices, used, id=answer_id, model=body.get("modelVersion") or "")
 
 
 def _write(writer: MessageWriter, part: Json, answer_id: str) -> None:
     signature = part.get("thoughtSignature")
-    if "functionCall" in part:
+    if part.get("functionCall"):
         call = whole_call(part["functionCall"])
         call_id = call.get("id") or f"call_{answer_id[-12:]}_{len(writer.calls) + 1}"
         writer.call(call_id, call["name"], arguments(call), extra=signed(signature))
     elif part.get("thought"):
-        writer.reasoning += part.get("text", "")
+        writer.reasoning += part.get("text") or ""
     else:
         delta = spoken(part)
         writer.text += delta.pop("content", "")
@@ -141,8 +142,7 @@ def spoken(part: Json) -> Json:
     said: Json = {}
     if part.get("text"):
         said["content"] = part["text"]
-    elif "inlineData" in part:
-        inline = part["inlineData"]
+    elif inline := part.get("inlineData"):
         url = f"data:{inline.get('mimeType', 'image/png')};base64,{inline['data']}"
         said["images"] = [{"type": "image_url", "image_url": {"url": url}}]
     if part.get("thoughtSignature"):
@@ -155,6 +155,18 @@ def whole_call(call: Json) -> Json:
     if call.get("willContinue") or "partialArgs" in call:
         raise ValueError("a call in pieces")
     return call
+
+
+def tokens_of(candidate: Json) -> list[Json]:
+    """How likely its tokens were. What is certain has no number: zero is left out."""
+    result = candidate.get("logprobsResult") or {}
+    chosen, tops = result.get("chosenCandidates") or [], result.get("topCandidates") or []
+    places = [*(top.get("candidates") or () for top in tops), *[()] * len(chosen)]
+    return [token_of(*_rated(token), map(_rated, place)) for token, place in zip(chosen, places, strict=False)]
+
+
+def _rated(token: Json) -> tuple[str, float]:
+    return token.get("token") or "", token.get("logProbability") or 0.0
 
 
 def arguments(call: Json) -> str:
@@ -173,7 +185,7 @@ def usage(said: Json) -> Json:
         (said.get("promptTokenCount") or 0) + (said.get("toolUsePromptTokenCount") or 0),
         (said.get("candidatesTokenCount") or 0) + thoughts,
         cached=said.get("cachedContentTokenCount"),
-        reasoning=thoughts if "thoughtsTokenCount" in said else None,
+        reasoning=said.get("thoughtsTokenCount"),
     )
 
 
