@@ -371,45 +371,13 @@ def test_what_is_more_than_filter_results_is_kept_though_nothing_has_a_name(body
 # --- Requests
 
 
-def test_an_id_of_nine_letters_and_digits_is_kept() -> None:
-    assert quirks.nine_characters("Ab3dE6gH9") == "Ab3dE6gH9"
-
-
-@pytest.mark.parametrize("call_id", ["", "call_1", "call_8chars", "chatcmpl-tool-9f149c74", "ÄÖÜäöüß12", "Ab3_E6gH9"])
-def test_any_other_id_becomes_nine_letters_and_digits_the_same_each_time(call_id: str) -> None:
-    made = quirks.nine_characters(call_id)
-    assert made == quirks.nine_characters(call_id)
-    assert made != call_id
-    assert len(made) == 9
-    assert made.isascii()
-    assert made.isalnum()
-
-
-def test_ten_thousand_ids_become_as_many() -> None:
-    assert len({quirks.nine_characters(f"call_{number}") for number in range(10_000)}) == 10_000
-
-
-def test_ids_are_mended_in_calls_and_results_and_nothing_else_is() -> None:
-    body = {
-        "model": "m",
-        "messages": [
-            {"role": "user", "content": "Hi", "name": "call_1"},
-            {"role": "assistant", "tool_calls": [{"id": "call_1", "function": {"name": "f"}}, {"id": 7}, "junk"]},
-            {"role": "tool", "tool_call_id": "call_1", "content": "call_1"},
-            "junk",
-        ],
-        "tools": [{"id": "call_1"}],
-    }
+def test_reasoning_is_taken_out_of_a_conversation_and_nothing_else_is() -> None:
+    said = {"role": "assistant", "content": "So", "reasoning": "hm", "reasoning_content": "hm"}
+    body = {"model": "m", "reasoning_effort": "low", "messages": [said, {"role": "user", "content": "x"}, "junk"]}
     before = copy.deepcopy(body)
-    nine = quirks.nine_characters("call_1")
-    assert quirks.nine_character_ids(body) == {
+    assert quirks.without_reasoning(body) == {
         **before,
-        "messages": [
-            {"role": "user", "content": "Hi", "name": "call_1"},
-            {"role": "assistant", "tool_calls": [{"id": nine, "function": {"name": "f"}}, {"id": 7}, "junk"]},
-            {"role": "tool", "tool_call_id": nine, "content": "call_1"},
-            "junk",
-        ],
+        "messages": [{"role": "assistant", "content": "So", "reasoning": "hm"}, *before["messages"][1:]],
     }
     assert body == before, "the caller's request is not ours to change: another model may be asked next"
 

@@ -5,7 +5,6 @@ to change is passed on byte for byte. `Notes` carries what was seen earlier in t
 Seen in November 2026 unless a line says otherwise.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,38 +222,18 @@ def filters_without_name(body: Json, notes: Notes) -> bool:
     return True
 
 
-_NINE = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+def without_reasoning(body: Json) -> Json:
+    """Groq and Cerebras refuse `reasoning_content` in a conversation, even where it is what they said themselves.
 
-
-def nine_character_ids(body: Json) -> Json:
-    """Mistral refuses tool call ids that are not nine letters or digits: another provider's id gets a stand-in.
-
-    https://docs.mistral.ai/capabilities/function_calling/ The same id always becomes the same nine characters, so a
-    call and its result still belong together, and nothing has to be remembered between requests.
+    https://github.com/QwenLM/qwen-code/issues/11045, November 2026.
     """
-    messages = [_with_nine(message) if isinstance(message, dict) else message for message in body["messages"]]
+    messages = [
+        {name: value for name, value in message.items() if name != "reasoning_content"}
+        if isinstance(message, dict)
+        else message
+        for message in body["messages"]
+    ]
     return {**body, "messages": messages}
-
-
-def nine_characters(call_id: str) -> str:
-    if len(call_id) == 9 and call_id.isascii() and call_id.isalnum():
-        return call_id
-    number = int.from_bytes(hashlib.sha256(call_id.encode()).digest())
-    return "".join(_NINE[number // 62**place % 62] for place in range(9))
-
-
-def _with_nine(message: Json) -> Json:
-    changed = dict(message)
-    if isinstance(message.get("tool_call_id"), str):
-        changed["tool_call_id"] = nine_characters(message["tool_call_id"])
-    if isinstance(message.get("tool_calls"), list):
-        changed["tool_calls"] = [
-            {**call, "id": nine_characters(call["id"])}
-            if isinstance(call, dict) and isinstance(call.get("id"), str)
-            else call
-            for call in message["tool_calls"]
-        ]
-    return changed
 
 
 def listed_models(body: Any) -> list[str]:

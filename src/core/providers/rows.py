@@ -13,6 +13,7 @@ from .dialect import Provider
 from .fireworks_images import FireworksImages
 from .images import AirforceImages, ChatImages, FlatImages, OpenAIImages
 from .limit_headers import DRAFT, LimitHeaders, standard
+from .mistral import as_mistral_has_it
 from .openai import OpenAIDialect
 
 _TEXT = frozenset({"tools", "json_schema", "streaming"})
@@ -39,7 +40,9 @@ OPENROUTER = Provider(
 
 GROQ = Provider(
     name="groq",
-    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.usage_in_x_groq)),
+    dialect=OpenAIDialect(
+        mends=(quirks.reasoning_by_another_name, quirks.usage_in_x_groq), mend_request=quirks.without_reasoning
+    ),
     base_url="https://api.groq.com/openai/v1",
     capabilities=_TEXT,
     limit_headers=standard("day", "minute"),  # requests are a day's here, tokens a minute's
@@ -126,9 +129,7 @@ HUGGINGFACE = Provider(
 
 MISTRAL = Provider(
     name="mistral",
-    dialect=OpenAIDialect(
-        mends=(quirks.content_in_parts, quirks.calls_without_type), mend_request=quirks.nine_character_ids
-    ),
+    dialect=OpenAIDialect(mends=(quirks.content_in_parts, quirks.calls_without_type), mend_request=as_mistral_has_it),
     base_url="https://api.mistral.ai/v1",
     capabilities=_ALL,
     limit_headers=(
@@ -191,7 +192,7 @@ SAMBANOVA = Provider(
 
 CEREBRAS = Provider(
     name="cerebras",
-    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name,)),
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name,), mend_request=quirks.without_reasoning),
     base_url="https://api.cerebras.ai/v1",
     capabilities=_TEXT,
     limit_headers=(
