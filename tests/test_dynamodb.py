@@ -23,7 +23,7 @@ from core.ledger import Ledger
 from core.limits import Cost, Limit
 from core.need import Need
 from core.plan import Plan, members, number
-from core.store.dynamodb import FIRST_OPERATION_S, DynamoDbStore
+from core.store.dynamodb import FIRST_OPERATION_S, MAX_TRIES, DynamoDbStore
 from core.store.owing import LATE_MS, OwingStore
 from core.store.port import StateStore, StoreBusy, StoreError, StoreMisconfigured
 from core.throttle import Throttle
@@ -360,6 +360,7 @@ TOLD = "com.amazonaws.dynamodb.v20120810#"
         (400, "ResourceNotFoundException", StoreMisconfigured),
         (400, "ValidationException", StoreMisconfigured),
         (400, "UnrecognizedClientException", StoreMisconfigured),
+        (400, "ExpiredTokenException", StoreMisconfigured),
         (400, "ProvisionedThroughputExceededException", StoreBusy),
         (400, "ThrottlingException", StoreBusy),
         (500, "InternalServerError", StoreError),
@@ -385,6 +386,23 @@ async def test_a_read_on_a_connection_that_died_in_a_freeze_is_repeated(
     acts = iter([Act(loses=True)])
     proxy.decide = lambda _: next(acts, Act())
     assert used((await store.snapshot(keys))["m#a"]) == 1
+
+
+async def test_a_read_of_which_a_part_is_put_off_asks_for_that_part_and_gives_up_when_it_is_put_off_for_ever(
+    store: DynamoDbStore, proxy: Proxy
+) -> None:
+    await ask(store)
+    item = {"pk": {"S": "m#b"}, "f": {"N": "1"}}
+    table, put_off = store._table, {store._table: {"Keys": [{"pk": {"S": "m#a"}}]}}
+    part = Act(status=200, body=orjson.dumps({"Responses": {table: [item]}, "UnprocessedKeys": put_off}))
+    acts = iter([part])
+    proxy.decide = lambda _: next(acts, Act())
+    found = await store.snapshot(["m#a", "m#b"])
+    assert (used(found["m#a"]), found["m#b"]) == (1, {"f": 1})
+    proxy.decide = lambda _: part
+    with pytest.raises(StoreBusy):
+        await store.snapshot(["m#a", "m#b"])
+    assert proxy.operations["BatchGetItem"] == 2 + MAX_TRIES
 
 
 async def test_nobody_there_is_a_store_error(state: State, proxy: Proxy) -> None:

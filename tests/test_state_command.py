@@ -54,9 +54,14 @@ class Command:
 
     def write(self, key: str, **values: Any) -> None:
         sets = {name: value for name, value in values.items() if isinstance(value, frozenset)}
-        plan = Plan(set={name: value for name, value in values.items() if name not in sets})
-        plan.include |= {name: next(iter(value)) for name, value in sets.items()}
-        self.with_store(lambda store: store.write(key, plan))
+        plans = [Plan(set={name: value for name, value in values.items() if name not in sets})]
+        plans += [Plan(include={name: member}) for name, value in sets.items() for member in value]
+
+        async def write(store: StateStore) -> None:
+            for plan in plans:
+                await store.write(key, plan)
+
+        self.with_store(write)
 
 
 @pytest.fixture(params=["sqlite", "dynamodb"])
@@ -81,7 +86,8 @@ def test_every_scope_of_the_configuration_is_listed_with_what_is_used_and_what_t
     command.write(
         "m#demo/a", lr=int(now * 1000) - 5000, **{f"rm{minute}": 7, f"rm{minute + 1}": 7, f"rm{minute - 1}": 9}
     )
-    command.write("m#demo/b", q=frozenset({"9.x"}), f=3, u=int(now * 1000) + 60_000, c=int(now * 1000) + 90_000)
+    leases = frozenset({f"{int(now * 1000) + 60_000}.x", "9.dead"})
+    command.write("m#demo/b", q=leases, f=3, u=int(now * 1000) + 60_000, c=int(now * 1000) + 90_000)
     code, out = command("--json")
     assert code == 0, out
     rows = {row["scope"]: row for row in json.loads(out)}
@@ -93,7 +99,7 @@ def test_every_scope_of_the_configuration_is_listed_with_what_is_used_and_what_t
     }
     assert abs(datetime.fromisoformat(a["last_request"]).timestamp() - now + 5) < 1
     assert (a["open_until"], a["cooling_until"], a["in_flight"]) == (None, None, 0)
-    assert b["in_flight"] == 1
+    assert b["in_flight"] == 1, "the other one's process died"
     assert abs(datetime.fromisoformat(b["open_until"]).timestamp() - now - 60) < 1
     assert abs(datetime.fromisoformat(b["cooling_until"]).timestamp() - now - 90) < 1
     assert rows["m#other/c"]["limits"] == {}
@@ -160,10 +166,26 @@ def test_create_table_makes_it_once_and_says_when_it_was_there(tmp_path: Path, d
     command = Command(tmp_path, state)
     code, out = command()
     assert code == 1
-    assert "the table new-table cannot be used: ResourceNotFoundException" in out
+    assert "the table new-table cannot be used: ResourceNotFoundException: no such table in this region" in out
     assert command("create-table") == (0, "table new-table: made\n")
     assert command("create-table") == (0, "table new-table: is there already\n")
     assert command()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("region", "credentials", "says"),
+    [
+        ("eu-west-1", {}, "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+        (None, CREDENTIALS, "no region: set state.region, or AWS_DEFAULT_REGION"),
+    ],
+)
+@pytest.mark.parametrize("args", [(), ("create-table",)], ids=["show", "create-table"])
+def test_what_is_missing_to_reach_the_table_is_named(
+    tmp_path: Path, region: str | None, credentials: dict[str, str], says: str, args: tuple[str, ...]
+) -> None:
+    write_config(tmp_path, State(store="dynamodb", table="t", region=region, endpoint_url="http://127.0.0.1:9"))
+    done = sluice("state", *args, cwd=tmp_path, env={"AWS_EC2_METADATA_DISABLED": "true", **credentials})
+    assert (done.returncode, done.stderr) == (1, f"Error: the store dynamodb has {says}\n")
 
 
 def test_create_table_is_for_dynamodb_alone(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def state(context: click.Context, config: Path, env_file: Path | None, as_json: 
 @click.argument("name")
 @click.pass_obj
 def state_reset(loaded: "Loaded", name: str) -> None:
-    """Close the breaker and end the cooldown of a model or a provider."""
+    """Close the breaker, end the cooldown. NAME is a model or a provider; what was counted stays."""
     from .state import reset
 
     click.echo(reset(loaded, name))

@@ -21,6 +21,7 @@ from core.limits import Cost, windows
 from core.plan import Image, Plan, members, number
 from core.store import make_store
 from core.store.port import StateStore, StoreError
+from core.throttle import expired
 
 _T = TypeVar("_T")
 _HEALTH = ["f", "u", "p", "l", "c"]  # attributes of breaker and cooldown
@@ -109,7 +110,7 @@ def _row(scope: Scope, image: Image, now_ms: int) -> Row:
     return Row(
         scope=scope,
         used=[(window.limit.rule, window.used(image), window.limit.most) for window in current],
-        in_flight=len(members(image, "q")),
+        in_flight=len(members(image, "q") - expired(image, now_ms)),
         open_until=open_until(scope.breaker, image, now_ms) if scope.breaker else None,
         cooling_until=cooling_until(image, now_ms),
         last_request=number(image, "lr") or None,

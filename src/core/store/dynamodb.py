@@ -43,9 +43,16 @@ _MISCONFIGURED = frozenset(
         "UnrecognizedClientException",
         "InvalidSignatureException",
         "IncompleteSignatureException",
+        "ExpiredTokenException",
         "MissingAuthenticationTokenException",
     }
 )
+_REMEDIES = {
+    "ResourceNotFoundException": "no such table in this region: see state.table and state.region, or make the table",
+    "AccessDeniedException": "allow dynamodb:UpdateItem, dynamodb:GetItem and dynamodb:BatchGetItem on it",
+    "ExpiredTokenException": "the AWS credentials have expired: renew them",
+}
+_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 _T = TypeVar("_T")
 
@@ -168,12 +175,14 @@ class DynamoDbStore:
             return {keys[0]: read_item(answer["Item"])} if "Item" in answer else {}
         wanted: Mapping[str, Any] = {self._table: {"Keys": [{PRIMARY_KEY: {"S": key}} for key in keys]}}
         found: dict[str, Image] = {}
-        while wanted:
+        for _ in range(MAX_TRIES):
             answer = await self._call("batch_get_item", RequestItems=wanted)
             for item in answer["Responses"].get(self._table, []):
                 found[item[PRIMARY_KEY]["S"]] = read_item(item)
             wanted = answer.get("UnprocessedKeys") or {}
-        return found
+            if not wanted:
+                return found
+        raise StoreBusy(f"the table {self._table} is throttled")
 
     async def _update(self, key: str, plan: Plan) -> Image:
         """The item afterwards. A lost answer over-counts, which is safe; a refund that is repeated would not be."""
@@ -254,7 +263,7 @@ def _make_client(state: State) -> Any:
         from botocore.config import Config
     except ModuleNotFoundError:
         raise StoreMisconfigured("the store dynamodb needs boto3: pip install boto3") from None
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, NoRegionError
 
     try:
         return boto3.client(
@@ -268,7 +277,9 @@ def _make_client(state: State) -> Any:
                 max_pool_connections=THREADS,
             ),
         )
-    except BotoCoreError as error:  # no region, a profile that does not exist
+    except NoRegionError as error:
+        raise StoreMisconfigured("the store dynamodb has no region: set state.region, or AWS_DEFAULT_REGION") from error
+    except BotoCoreError as error:  # a profile that does not exist
         raise StoreMisconfigured(f"the store dynamodb: {error}") from error
 
 
@@ -286,9 +297,10 @@ def _translated(call: Callable[[], _T], table: str) -> _T:
         if code in _BUSY:
             raise StoreBusy(f"the table {table} is throttled") from error
         if code in _MISCONFIGURED:
-            raise StoreMisconfigured(f"the table {table} cannot be used: {code}") from error
+            why = f"{code}: {_REMEDIES[code]}" if code in _REMEDIES else code
+            raise StoreMisconfigured(f"the table {table} cannot be used: {why}") from error
         raise StoreError(f"the table {table} failed: {code}") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise StoreMisconfigured("the store dynamodb has no AWS credentials") from error
+        raise StoreMisconfigured(f"the store dynamodb has no AWS credentials: {_NO_CREDENTIALS}") from error
     except BotoCoreError as error:
         raise StoreError(f"the table {table} could not be reached: {type(error).__name__}") from error
