@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -377,6 +378,30 @@ async def test_a_handler_that_is_not_there_is_reported_and_ends_the_process() ->
         assert await _Process(Settings.read(env), env).run() == 1
     assert api.init_error
     assert api.init_error["errorType"] == "Sluice.NoHandlerError"
+
+
+async def about_the_collector(request: Request) -> Response:
+    return JSONResponse({"is_on": gc.isenabled(), "passes_over_what_was_loaded": gc.get_freeze_count() > 0})
+
+
+collected = StreamingMangum(one_route(about_the_collector))
+
+
+async def test_garbage_of_requests_is_collected_and_what_was_loaded_is_passed_over() -> None:
+    gc.disable()  # as while it loads
+    try:
+        async with RuntimeApi() as api:
+            env = {"AWS_LAMBDA_RUNTIME_API": api.address, "_HANDLER": f"{__name__}.collected"}
+            process = _Process(Settings.read(env), env)
+            task = asyncio.create_task(process.run())
+            answer = api.invoke(event())
+            await answer.until(lambda a: a.is_over.is_set(), 5)
+            process._stopping.set()
+            assert await asyncio.wait_for(task, 5) == 0
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    assert orjson.loads(answer.body) == {"is_on": True, "passes_over_what_was_loaded": True}
 
 
 async def test_a_hook_that_fails_after_a_restore_is_reported() -> None:

@@ -5,6 +5,7 @@ Of this package only this file reads the environment (https://docs.aws.amazon.co
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import signal
@@ -84,6 +85,8 @@ class _Process:
             return 1
         if self._settings.is_snap_start and not await _restored(handler, api):
             return 1
+        gc.freeze()  # what was loaded stays: no request waits while it is looked through for garbage
+        gc.enable()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         return await self._serve(handler, api)
 
