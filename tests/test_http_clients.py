@@ -40,8 +40,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @functools.cache
-def tls(trusted: str | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cadata=trusted)
+def tls(trusted: str | None) -> ssl.SSLContext | None:
+    return ssl.create_default_context(cadata=trusted) if trusted else None
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,6 @@
 """Pictures at addresses before providers that take none: fetched and sent along, or a 400 that names the part."""
 
 import base64
-import ssl
 from typing import Any
 
 import orjson
@@ -125,7 +124,7 @@ async def test_nobody_reaches_through_us_where_they_could_not_go(upstream: FakeU
 
 async def test_pictures_share_the_room_that_there_is(upstream: FakeUpstream) -> None:
     upstream.script = answers(PNG)
-    client = make_http_client("aiohttp", idle_s=5, tls=ssl.create_default_context())
+    client = make_http_client("aiohttp", idle_s=5)
     fetcher = Fetcher(client, allows=anyone)
 
     async def inside(count: int) -> bytes:

@@ -38,7 +38,6 @@ class App:
     def __init__(self, door: Door, *, keep_alive_s: float) -> None:
         self._door = door
         self._keep_alive_s = keep_alive_s
-        self._tls = ssl.create_default_context()
         self._demo = DemoClient()
         self._tokens, self._aws = Tokens(door.clock), AwsCredentials()
         self._clients: dict[tuple[str, float, str], HttpClient] = {}  # the last: a CA bundle to trust besides
@@ -107,11 +106,9 @@ class App:
     def _client_for(self, loaded: Loaded, ca_bundle: str = "") -> HttpClient:
         """The same one, with its connections, as long as no setting of it changes."""
         kind, idle_s = loaded.config.server.http_client, _idle_s(loaded)
-        settings, tls = (kind, idle_s, ca_bundle), self._tls
+        settings = (kind, idle_s, ca_bundle)
         if settings not in self._clients:
-            if ca_bundle:
-                tls = ssl.create_default_context()
-                tls.load_verify_locations(ca_bundle)  # besides the usual ones
+            tls = _trusting(ca_bundle) if ca_bundle else None
             self._clients[settings] = make_http_client(kind, idle_s=idle_s, tls=tls)
         return self._clients[settings]
 
@@ -120,6 +117,13 @@ class App:
         if key not in self._stores:
             self._stores[key] = make_serving_store(state, self._door.telemetry.store_fared)
         return self._stores[key]
+
+
+def _trusting(ca_bundle: str) -> ssl.SSLContext:
+    """Besides the usual ones."""
+    tls = ssl.create_default_context()
+    tls.load_verify_locations(ca_bundle)
+    return tls
 
 
 def _idle_s(loaded: Loaded) -> float:

@@ -9,8 +9,10 @@ IDLE_CONNECTIONS = 200
 IDLE_CONNECTIONS_PER_HOST = 50
 
 
-def make_http_client(kind: Literal["aiohttp", "httpx"], *, idle_s: float, tls: ssl.SSLContext) -> HttpClient:
-    """`idle_s` is how long an unused connection is kept; `tls` is the one context that all connections share."""
+def make_http_client(
+    kind: Literal["aiohttp", "httpx"], *, idle_s: float, tls: ssl.SSLContext | None = None
+) -> HttpClient:
+    """`idle_s` is how long an unused connection is kept; `tls` what certificates are trusted, None: the usual ones."""
     if kind == "httpx":
         from .httpx import HttpxClient
 

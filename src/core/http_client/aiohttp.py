@@ -16,8 +16,8 @@ MAX_HEADER_BYTES = 64 * 1024  # some providers' policy headers alone pass aiohtt
 
 
 class AiohttpClient:
-    def __init__(self, *, idle_s: float, tls: ssl.SSLContext, idle_connections: int, idle_per_host: int) -> None:
-        self._tls = tls
+    def __init__(self, *, idle_s: float, tls: ssl.SSLContext | None, idle_connections: int, idle_per_host: int) -> None:
+        self._tls = tls or True  # the one that aiohttp made when it was imported: another takes as long again
         self._idle_s = idle_s
         self._idle = (idle_connections, idle_per_host)
         self._session: aiohttp.ClientSession | None = None  # made on first use: it belongs to the running loop

@@ -10,10 +10,11 @@ from .port import ConnectFailed, ConnectionLost, ConnectTimedOut, HttpRequest, T
 
 
 class HttpxClient:
-    def __init__(self, *, idle_s: float, tls: ssl.SSLContext, idle_connections: int) -> None:
+    def __init__(self, *, idle_s: float, tls: ssl.SSLContext | None, idle_connections: int) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle_connections, keepalive_expiry=idle_s)
         # The transport alone: no cookies, no redirects, no proxies from the environment, no headers of its own.
-        self._transport = httpx.AsyncHTTPTransport(verify=tls, limits=limits, trust_env=False)
+        trusted = tls or ssl.create_default_context()
+        self._transport = httpx.AsyncHTTPTransport(verify=trusted, limits=limits, trust_env=False)
 
     async def send(self, request: HttpRequest, *, connect_s: float, headers_s: float) -> "HttpxResponse":
         timeout = {"connect": connect_s, "pool": connect_s, "read": None, "write": None}
