@@ -37,10 +37,12 @@ def test_a_model_without_settings_has_the_defaults_of_the_contract() -> None:
 
 
 def test_a_lease_outlives_the_longest_call_of_the_model_and_of_its_account() -> None:
-    """So it outlives what a Lambda function does in its time-out, too: no call goes on after `timeouts.total`."""
+    """Streamed, or as a whole with the old key. A function's own time-out can only end a call sooner."""
     slow = model({"timeouts": {"total": 1800}, "max_in_flight": 2}, {"timeouts": {"total": 60}, "max_in_flight": 8})
     assert slow.account
     assert [scope.throttle.lease_ms for scope in (slow.scope, slow.account)] == [1_860_000, 1_860_000]
+    old = model({"http_client_config": {"timeout_seconds": 900}, "max_in_flight": 2})
+    assert (old.timeouts.total, old.timeouts.buffered_total, old.scope.throttle.lease_ms) == (600, 900, 960_000)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,8 @@ def _breaker(settled: ModelEntry) -> Breaker:
 
 def _throttle(block: ThrottleBlock, timeouts: Timeouts) -> Throttle:
     """A lease outlives the longest call by a minute."""
-    return Throttle(block.max_in_flight, block.min_interval_ms, int(timeouts.total * 1000) + 60_000)
+    longest_s = max(timeouts.total, timeouts.buffered_total)
+    return Throttle(block.max_in_flight, block.min_interval_ms, int(longest_s * 1000) + 60_000)
 
 
 def _day_starts(settings: Settings, usual: str) -> str:
