@@ -1,18 +1,20 @@
 """An environment that was frozen: what it knew may be old, and whom it was connected to may be gone."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 
 from core.app import build
 from functions.configuration import Configuration
 from functions.telemetry import LambdaTelemetry
-from functions.thaw import IDLE_S, ThawingApp
-from tests.fake_upstream import FakeUpstream
+from functions.thaw import IDLE_S, WAIT_S, ThawingApp
+from tests.fake_upstream import FakeUpstream, took
 from tests.lambda_function import config_file
 from tests.running_gateway import TOKEN, ask, model
 
@@ -35,12 +37,12 @@ class Frozen:
 
 
 @asynccontextmanager
-async def frozen(config: str) -> AsyncIterator[Frozen]:
+async def frozen(config: str, *, wait_s: float = WAIT_S) -> AsyncIterator[Frozen]:
     environment = Frozen(httpx.AsyncClient())
     configuration = Configuration({"SLUICE_CONFIG": config, "SLUICE_CONFIG_TTL": str(TTL_S)}, clock=environment.clock)
     telemetry = LambdaTelemetry("test")
     app = build(configuration.read(), telemetry, version="test", started=1)
-    thawing = ThawingApp(app, configuration, telemetry, clock=environment.clock)
+    thawing = ThawingApp(app, configuration, telemetry, wait_s=wait_s, clock=environment.clock)
     headers = {"authorization": f"Bearer {TOKEN}"}
     transport = httpx.ASGITransport(thawing)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as environment.client:
@@ -74,6 +76,20 @@ async def test_one_that_is_wrong_leaves_the_old_one_in_use(tmp_path: Path) -> No
         (tmp_path / "config.yaml").write_text("models: 5\n")
         environment.now += 2 * TTL_S
         assert [await environment.models() for _ in range(2)] == [["old"], ["old"]]
+
+
+async def test_a_read_that_hangs_holds_a_request_for_a_while_at_most_and_the_old_one_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_credentials: None
+) -> None:
+    """Before its answer and behind it, in all. AWS takes the connection and says nothing until the test is over."""
+    async with frozen(config_file(tmp_path, model("http://127.0.0.1:9", "old")), wait_s=1.0) as environment:
+        with socket.create_server(("127.0.0.1", 0)) as says_nothing:
+            monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{says_nothing.getsockname()[1]}")
+            config_file(tmp_path, {**model("http://127.0.0.1:9", "new"), "token": "ssm:/hangs"})
+            environment.now += 2 * TTL_S
+            with took(1.0, 1.9):
+                assert await environment.models() == ["old"]
 
 
 async def test_a_connection_that_lay_idle_is_not_used_again(upstream: FakeUpstream, tmp_path: Path) -> None:

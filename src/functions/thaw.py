@@ -15,7 +15,7 @@ from .configuration import Configuration
 from .telemetry import LambdaTelemetry
 
 _LOG = logging.getLogger(OURS)
-WAIT_S = 3.0  # for a configuration, at most; then the old one holds
+WAIT_S = 3.0  # for a configuration, before an answer and behind it; then the old one holds
 IDLE_S = 10.0  # after that a connection to a provider may be dead: what came from it while we were frozen is lost
 
 
@@ -30,11 +30,13 @@ class ThawingApp:
         configuration: Configuration,
         telemetry: LambdaTelemetry,
         *,
+        wait_s: float = WAIT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._configuration = configuration
         self._telemetry = telemetry
+        self._wait_s = wait_s
         self._clock = clock  # the wall's: that of the process may stand still while it is frozen
         self._served_at = clock()
         self._reading: asyncio.Task[None] | None = None
@@ -46,15 +48,15 @@ class ThawingApp:
             await self._app.drop_idle_connections()
         if self._reading is None and self._configuration.is_due():
             self._reading = asyncio.create_task(self._read())
-        reading = self._reading
+        reading, until = self._reading, asyncio.get_running_loop().time() + self._wait_s
         if reading is not None and self._configuration.is_overdue():
-            await asyncio.wait({reading}, timeout=WAIT_S)
+            await _wait(reading, until)
         try:
             await self._app(scope, receive, send)
         finally:
             self._served_at = self._clock()
             if reading is not None:  # or it would be frozen half done
-                await asyncio.wait({reading}, timeout=WAIT_S)
+                await _wait(reading, until)
 
     async def _read(self) -> None:
         try:
@@ -70,3 +72,8 @@ class ThawingApp:
             _LOG.error("The old configuration stays: reading the new one failed with %s", type(error).__name__)
         finally:
             self._reading = None
+
+
+async def _wait(reading: asyncio.Task[None], until: float) -> None:
+    """`until`: of the event loop's clock."""
+    await asyncio.wait({reading}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
