@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -82,7 +83,8 @@ class Answer:
 class RuntimeApi(H11Server):
     """`async with RuntimeApi() as api`; `api.address` goes into AWS_LAMBDA_RUNTIME_API.
 
-    `stale`: invocations whose answer is refused with 410; `drops`: those whose connection is dropped after a piece.
+    `stale`: invocations whose answer is refused with 410; `drops`: those whose connection is dropped after a piece;
+    `declines`: those that are answered with 413 after a piece, while the rest of them is read on.
     """
 
     def __init__(self) -> None:
@@ -97,6 +99,7 @@ class RuntimeApi(H11Server):
         self.may_restore = asyncio.Event()
         self.stale: set[str] = set()
         self.drops: set[str] = set()
+        self.declines: set[str] = set()
 
     def invoke(self, event: Any, **more: Any) -> Answer:
         """Queue an invocation; `event` is JSON's value or bytes as they are, `more` as in `Answer`."""
@@ -141,6 +144,12 @@ class RuntimeApi(H11Server):
             await answer.take(bytes(event.data))
             if answer.request_id in self.drops:
                 visit.writer.transport.abort()
+                await answer.finish()
+                return False
+            if answer.request_id in self.declines:
+                await visit.answer(413, {}, b"{}")
+                with contextlib.suppress(h11.RemoteProtocolError):  # it breaks off
+                    await visit.read_body()
                 await answer.finish()
                 return False
         answer.trailers = {name.decode(): value.decode() for name, value in event.headers}

@@ -264,8 +264,9 @@ async def test_a_failure_after_it_is_in_the_trailers_in_time_and_the_loop_goes_o
         await loop.answer(b"{")
 
 
-async def test_who_makes_an_answer_that_nobody_takes_hears_of_it() -> None:
-    """Whether it listens or only writes."""
+@pytest.mark.parametrize("how", ["drops", "declines"])
+async def test_who_makes_an_answer_that_nobody_takes_hears_of_it(how: str) -> None:
+    """Whether it listens or only writes, and whether the connection is gone or still takes what is written."""
     heard: list[str] = []
 
     async def listens(receive: Receive, send: Send) -> None:
@@ -289,7 +290,7 @@ async def test_who_makes_an_answer_that_nobody_takes_hears_of_it() -> None:
     async with looping(one_route(endpoint)) as loop:
         for _ in range(2):
             answer = loop.api.invoke(event())
-            loop.api.drops.add(answer.request_id)
+            getattr(loop.api, how).add(answer.request_id)
             await answer.until(lambda a: a.is_over.is_set(), 5)
         assert (await loop.answer()).body == b"The next"
     assert heard == ["http.disconnect", "an error"]
