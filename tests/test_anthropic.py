@@ -83,6 +83,16 @@ def test_a_conversation_with_tools() -> None:
     ]
 
 
+def test_blank_texts_are_left_out() -> None:
+    """It refuses them, and other models say them beside calls."""
+    said: Json = {"role": "assistant", "content": "\n\n", "tool_calls": [call("c1", "Oslo")]}
+    result: Json = {"role": "tool", "tool_call_id": "c1", "content": " "}
+    asked = ask(messages=[{"role": "system", "content": " "}, USER, said, result])
+    assert "system" not in asked
+    assert [block["type"] for block in asked["messages"][1]["content"]] == ["tool_use"]
+    assert asked["messages"][2]["content"] == [{"type": "tool_result", "tool_use_id": "c1", "content": []}]
+
+
 def test_ids_that_it_refuses_are_made_such_as_it_takes_and_still_belong_together() -> None:
     turn = [
         USER,

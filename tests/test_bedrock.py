@@ -36,6 +36,7 @@ from tests.translation import (
     USER,
     WEATHER,
     Json,
+    call,
     outgoing,
     request_to,
     said_by,
@@ -94,6 +95,12 @@ def test_a_conversation_with_tools() -> None:
             ],
         },
     ]
+
+
+def test_blank_texts_are_left_out() -> None:
+    """It refuses them, and other models say them beside calls."""
+    asked = ask(messages=[USER, {"role": "assistant", "content": "\n", "tool_calls": [call("c1", "Oslo")]}])
+    assert [[*block] for block in asked["messages"][1]["content"]] == [["toolUse"]]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .anthropic_answers import AnthropicTranslation, completion, failure
-from .claude import call_id, closed, effort, fitting, thinking
+from .claude import call_id, closed, effort, fitting, thinking, without_blank
 from .conversation import (
     Address,
     Inline,
@@ -113,9 +113,9 @@ def turns(messages: list[Message]) -> list[Json]:
 
 def _blocks(message: Message) -> list[Json]:
     if message.role == "tool":
-        content = [_block(part) for part in message.parts]
+        content = [_block(part) for part in without_blank(message.parts)]
         return [{"type": "tool_result", "tool_use_id": call_id(message.call_id), "content": content}]
-    blocks = [_block(part) for part in message.parts]
+    blocks = [_block(part) for part in without_blank(message.parts)]
     calls = [block for call in message.calls for block in _call(call)]
     return [*(kept(message.extra, "anthropic", "thinking", list) or ()), *blocks, *calls]
 

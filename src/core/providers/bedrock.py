@@ -16,7 +16,7 @@ from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .bedrock_answers import ConverseDecoder, completion, failure
-from .claude import call_id, closed, effort, fitting, thinking
+from .claude import call_id, closed, effort, fitting, thinking, without_blank
 from .conversation import (
     Address,
     Inline,
@@ -115,10 +115,10 @@ def _turns(messages: list[Message]) -> list[Json]:
 
 def _blocks(message: Message) -> list[Json]:
     if message.role == "tool":
-        content = [_block(part) for part in message.parts] or [{"text": ""}]
+        content = [_block(part) for part in without_blank(message.parts)] or [{"text": ""}]
         return [{"toolResult": {"toolUseId": call_id(message.call_id), "content": content}}]
     calls = [block for call in message.calls for block in _call(call)]
-    return [*(_block(part) for part in message.parts), *calls]
+    return [*(_block(part) for part in without_blank(message.parts)), *calls]
 
 
 def _call(call: ToolCall) -> list[Json]:

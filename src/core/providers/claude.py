@@ -4,9 +4,10 @@ https://platform.claude.com/docs/en/about-claude/models/migration-guide
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .conversation import Json
+from .conversation import Json, Part, Text
 from .parameters import effort_of, most_tokens_of
 from .tools import choice_of
 
@@ -55,6 +56,11 @@ def effort(body: Json, thoughts: Json) -> str | None:
     """For models that decide by themselves how long they think."""
     is_adaptive = thoughts.get("type") == "adaptive"
     return _EFFORTS.get(effort_of(body) or "") if is_adaptive else None
+
+
+def without_blank(parts: Iterable[Part]) -> Iterator[Part]:
+    """Without blank texts, which both refuse: other models say line breaks beside their calls."""
+    return (part for part in parts if not isinstance(part, Text) or part.text.strip())
 
 
 def call_id(text: str) -> str:

@@ -100,7 +100,7 @@ def messages_of(body: Json) -> list[Message]:
 def system_apart(messages: list[Message]) -> tuple[list[str], list[Message]]:
     """What the system says, and the turns. Where nobody else says anything, its last word is the user's."""
     turns = [message for message in messages if message.role != "system"]
-    said = [message for message in messages if message.role == "system" and message.text]
+    said = [message for message in messages if message.role == "system" and message.text.strip()]
     if said and not turns:
         turns = [replace(said.pop(), role="user")]
     return [message.text for message in said], turns

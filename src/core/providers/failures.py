@@ -17,6 +17,7 @@ _REFUSED = {"content_filter", "content_policy_violation", "responsibleaipolicyvi
 _UNSUPPORTED_CODES = {"unsupported_parameter", "unsupported_value", "unsupported_feature", "unknown_parameter"}
 _UNSUPPORTED = re.compile(
     r"(does not|doesn't|do not|don't) support|not (supported|enabled)|unsupported"
+    r"|must be passed back|missing a thought_signature"  # DeepSeek and Gemini, of what another model never said
     r"|(unknown|unrecognized|unexpected) (parameter|field|argument)|extra (inputs|fields) (are )?not permitted",
     re.IGNORECASE,
 )
