@@ -77,6 +77,9 @@ FAILURES: list[tuple[str, int, Any, type[UpstreamError], int, str | None]] = [
     # exhausted
     ("openai", 429, openai("Check your plan.", "insufficient_quota", "x"), Exhausted, 429, "insufficient_quota"),
     ("openai", 429, openai("Check your plan.", None, "insufficient_quota"), Exhausted, 429, "insufficient_quota"),
+    ("z.ai", 429, openai("Insufficient balance. Please recharge.", "1113"), Exhausted, 429, "insufficient_quota"),
+    ("moonshot", 429, openai("Suspended.", None, "exceeded_current_quota_error"), Exhausted, 429, "insufficient_quota"),
+    ("xai", 429, {"error": "Your team has used all available credits."}, Exhausted, 429, "insufficient_quota"),
     ("deepseek", 402, openai("Insufficient Balance"), Exhausted, 429, "insufficient_quota"),
     ("openrouter", 402, {"error": {"code": 402, "message": "More credits"}}, Exhausted, 429, "insufficient_quota"),
     ("nvidia", 402, {"detail": "No credits left"}, Exhausted, 429, "insufficient_quota"),

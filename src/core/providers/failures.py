@@ -22,7 +22,11 @@ _UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 _DAILY = re.compile(r"per[ -]day|daily|byday|per 86400 ?s", re.IGNORECASE)  # a model's own, as far as is known
-_EXHAUSTED = re.compile(rf"insufficient_quota|exceeded your current quota|{_DAILY.pattern}", re.IGNORECASE)
+_EXHAUSTED = re.compile(
+    r"insufficient[_ ](quota|balance)|exceeded[_ ](your[_ ])?current[_ ]quota|all available credits"
+    rf"|{_DAILY.pattern}",
+    re.IGNORECASE,
+)
 _HINT = re.compile(r"(?:try again|retry|wait)\D{0,12}((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)", re.IGNORECASE)
 _UNIT_WORDS = re.compile(r"(?<=\d) ?(milliseconds?|seconds?|secs?|minutes?|mins?|hours?)\b", re.IGNORECASE)
 _WRONG_KEY = re.compile(r"api[ _]key[ _](not valid|invalid|expired)|(invalid|incorrect) api[ _]key", re.IGNORECASE)
