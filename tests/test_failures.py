@@ -222,6 +222,8 @@ def test_the_table_reaches_every_failure_but_those_no_answer_tells() -> None:
         ({"error": True}, Transient, 502),
         ({"choices": [{"finish_reason": "error", "error": {"code": 429, "message": "x"}}]}, Busy, 429),
         ({"choices": [{"finish_reason": "error"}]}, Transient, 502),
+        ({"choices": [{"finish_reason": "insufficient_system_resource"}]}, Transient, 502),
+        ({"choices": [{"finish_reason": "network_error"}]}, Transient, 502),
         ({"choices": [{"finish_reason": "error", "error": "x"}]}, Transient, 502),
         ({"success": False, "errors": [{"code": 7000, "message": "x"}]}, Transient, 502),
         ({"object": "error", "message": "x", "code": 429}, Busy, 429),

@@ -112,6 +112,8 @@ TABLE: list[tuple[Mend, Json, Json]] = [
         {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": ""}]},
         delta(content="a"),
     ),
+    (quirks.finish_by_another_name, message("model_length", content="a"), message("length", content="a")),
+    (quirks.finish_by_another_name, message("sensitive", content="a"), message("content_filter", content="a")),
     (
         quirks.finish_of_calls,
         message("stop", tool_calls=calls({"function": {"name": "f"}})),

@@ -30,6 +30,7 @@ _EXHAUSTED = re.compile(
 _HINT = re.compile(r"(?:try again|retry|wait)\D{0,12}((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)", re.IGNORECASE)
 _UNIT_WORDS = re.compile(r"(?<=\d) ?(milliseconds?|seconds?|secs?|minutes?|mins?|hours?)\b", re.IGNORECASE)
 _WRONG_KEY = re.compile(r"api[ _]key[ _](not valid|invalid|expired)|(invalid|incorrect) api[ _]key", re.IGNORECASE)
+_BROKE_OFF = ("error", "insufficient_system_resource", "network_error")  # OpenRouter and Mistral; DeepSeek; z.ai
 _ERROR_STATUS = re.compile("[45][0-9][0-9]")
 
 # What providers write into `type` or `code` where the status would have been, had the answer not begun with a 200.
@@ -78,7 +79,7 @@ def error_inside(body: dict[str, Any]) -> Any:
         return body
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("finish_reason") == "error":  # OpenRouter
+        if isinstance(choice, dict) and choice.get("finish_reason") in _BROKE_OFF:
             return choice.get("error") or {}
     return None
 

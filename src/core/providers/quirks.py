@@ -122,6 +122,19 @@ def empty_finish(body: Json, notes: Notes) -> bool:  # noqa: ARG001
     return changed
 
 
+_FINISHES = {"eos": "stop", "model_length": "length", "sensitive": "content_filter"}
+
+
+def finish_by_another_name(body: Json, notes: Notes) -> bool:  # noqa: ARG001
+    """`finish_reason` is a word of the provider's own (Together, Mistral, z.ai), which typed clients do not know."""
+    changed = False
+    for choice in _choices(body):
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason in _FINISHES:
+            choice["finish_reason"], changed = _FINISHES[reason], True
+    return changed
+
+
 def finish_of_calls(body: Json, notes: Notes) -> bool:
     """`finish_reason` is `stop` after tool calls (Cloudflare)."""
     changed = False
@@ -262,6 +275,7 @@ ANY: tuple[Mend, ...] = (
     reasoning_by_another_name,
     arguments_as_object,
     empty_finish,
+    finish_by_another_name,
     finish_of_calls,
     finish_twice,
 )

@@ -129,7 +129,10 @@ HUGGINGFACE = Provider(
 
 MISTRAL = Provider(
     name="mistral",
-    dialect=OpenAIDialect(mends=(quirks.content_in_parts, quirks.calls_without_type), mend_request=as_mistral_has_it),
+    dialect=OpenAIDialect(
+        mends=(quirks.content_in_parts, quirks.calls_without_type, quirks.finish_by_another_name),
+        mend_request=as_mistral_has_it,
+    ),
     base_url="https://api.mistral.ai/v1",
     capabilities=_ALL,
     limit_headers=(
@@ -148,7 +151,7 @@ DEEPSEEK = Provider(
 
 TOGETHER = Provider(
     name="together",
-    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name,)),
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.finish_by_another_name)),
     base_url="https://api.together.xyz/v1",
     capabilities=_TEXT,
     limit_headers=(
