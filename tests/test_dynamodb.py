@@ -137,10 +137,33 @@ async def test_a_single_candidate_is_not_looked_up_and_several_equal_ones_in_one
 ) -> None:
     catalog = catalog_of(*(model("http://x", name, requests_per_day=9) for name in ("a", "b", "c")))
     ledger = Ledger(store, Clock())
-    assert await ledger.in_order(catalog.models[:1]) == [catalog.models[0]]
+    assert await ledger.in_order(catalog.models[:1], Need(10)) == [catalog.models[0]]
     assert proxy.operations == {}
-    assert len(await ledger.in_order(catalog.models)) == 3
+    assert len(await ledger.in_order(catalog.models, Need(10))) == 3
     assert proxy.operations == {"BatchGetItem": 1}
+
+
+async def test_of_several_equal_ones_those_without_room_by_their_last_image_are_not_looked_up(
+    store: DynamoDbStore, proxy: Proxy
+) -> None:
+    limits: list[dict[str, Any]] = [{"requests_per_day": 1}, {"max_in_flight": 1}, {"requests_per_day": 1}]
+    models = catalog_of(*(model("http://x", name, **more) for name, more in zip("abc", limits, strict=True))).models
+    clock = Clock()
+    ledger = Ledger(store, clock)
+
+    async def order() -> str:
+        return "".join(one.name for one in await ledger.in_order(models, Need(10)))
+
+    for one in models[:2]:
+        await ask(store, one.scope, now_ms=ledger.now_ms())
+    assert await order() == "cba", "a lease may be given back any moment"
+    assert proxy.operations == {"UpdateItem": 2, "BatchGetItem": 1}
+    await ask(store, models[2].scope, now_ms=ledger.now_ms())
+    assert await order() == "bac"
+    assert proxy.operations == {"UpdateItem": 3, "BatchGetItem": 1}
+    clock.advance(86_400)
+    assert sorted(await order()) == ["a", "b", "c"]
+    assert proxy.operations == {"UpdateItem": 3, "BatchGetItem": 2}
 
 
 async def test_a_cold_start_knows_what_others_have_learnt(state: State, store: DynamoDbStore) -> None:

@@ -70,7 +70,6 @@ class Case:
         self.told: list[str] = []
         self.store = FallbackStore(
             OwingStore(self.shared, tell=self.told.append),
-            self.shared.images,
             expected_instances=instances,
             tell=self.told.append,
             clock=lambda: self.now,

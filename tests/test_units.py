@@ -54,6 +54,7 @@ CASES = {
     "Two models, the first is down": Case(TWO, down=frozenset({"a"}), expected_writes=(1.0, 1.15)),
     "Two models, both are down": Case(TWO, down=frozenset({"a", "b"}), expected_writes=(0.0, 0.35)),
     "Two models of one priority": Case([small("a"), small("b")], expected_reads=(1.0, 1.0)),
+    "The same, one of them is full": Case([small("a", requests_per_day=1), small("b")]),
     "With a limit on the caller's key": Case(
         ONE,
         blocks={"auth": {"keys": [{"name": "app", "token": TOKEN, "requests_per_minute": 1000}]}},

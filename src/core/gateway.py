@@ -165,7 +165,7 @@ class Gateway:
                 yield model, model.max_wait_ms
             return
         for group in routing.by_priority(able):
-            for model in await self._ledger.in_order(group):
+            for model in await self._ledger.in_order(group, call.need):
                 yield model, 0 if len(able) > 1 else model.max_wait_ms
         if len(able) > 1:
             for model in self._throttled(able, call):

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import breaker as breakers
 from . import routing
-from .admission import Outcome, Refusal, Reservation, Scope
+from .admission import Outcome, Refusal, Reservation, Scope, plan_reserve
 from .auth import Caller
 from .catalog import Model
 from .frozen import frozen
@@ -60,15 +60,26 @@ class Ledger:
         scopes = [model.scope, caller.scope, *([model.account] if model.account else [])]
         return any(limit.what == "tokens" for scope in scopes for limit in scope.limits)
 
-    async def in_order(self, models: Sequence[Model]) -> list[Model]:
-        """Models of one priority by what the store knows of their use; a single one is not looked up."""
+    async def in_order(self, models: Sequence[Model], need: Need) -> list[Model]:
+        """Models of one priority by what the store knows of their use. A single one is not looked up, nor one that has
+        no room by what was seen of it last: such come at the end.
+        """
         if len(models) == 1:
             return list(models)
-        return routing.in_order(models, await self.images(models), self.now_ms())
+        full = [model for model in models if self._is_full(model, need)] if self._store.images else []
+        others = [model for model in models if model not in full] if full else models
+        if len(others) > 1:
+            others = routing.in_order(others, await self.images(others), self.now_ms())
+        return [*others, *full]
 
     async def images(self, models: Sequence[Model]) -> Mapping[str, Image]:
         """What the store knows of these models, by the key of their scope."""
         return await self._store.snapshot([model.scope.key for model in models])
+
+    def _is_full(self, model: Model, need: Need) -> bool:
+        image, cost = self._store.images.get(model.scope.key, {}), Cost(1, need.tokens)
+        step = plan_reserve(model.scope, cost, image, now_ms=self.now_ms(), call_id="", max_wait_ms=0)
+        return isinstance(step, Refusal) and not step.is_throttled
 
     async def charge(self, caller: Caller, need: Need) -> Reservation | Refusal | None:
         """The caller's own limit, once for a request; None: it has none."""

@@ -32,6 +32,5 @@ def make_serving_store(state: State, tell: Callable[[str], None]) -> StateStore:
     from .dynamodb import DynamoDbStore
     from .fallback import FallbackStore
 
-    far = DynamoDbStore(state)
-    owing = OwingStore(far, tell=tell)
-    return FallbackStore(owing, far.images, expected_instances=state.expected_instances, tell=tell)
+    owing = OwingStore(DynamoDbStore(state), tell=tell)
+    return FallbackStore(owing, expected_instances=state.expected_instances, tell=tell)

@@ -7,7 +7,7 @@ then asked once; the first answer brings it back. A process that counts alone ta
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,19 +26,18 @@ _T = TypeVar("_T")
 
 
 class FallbackStore:
-    """`images` are the last seen. `tell` hears `degraded`, `denied`, `busy`, `lost` and `back`, for metrics."""
+    """`tell` hears `degraded`, `denied`, `busy`, `lost` and `back`, for metrics."""
 
     def __init__(
         self,
         store: OwingStore,
-        images: Mapping[str, Image],
         *,
         expected_instances: int,
         tell: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.images = store.images
         self._store = store
-        self._images = images
         self._share = expected_instances
         self._tell = tell
         self._clock = clock
@@ -51,7 +50,7 @@ class FallbackStore:
         try:
             return await self._reach(lambda: self._store.snapshot(keys))
         except StoreError:
-            seen = {key: self._images[key] for key in keys if key in self._images}
+            seen = {key: self.images[key] for key in keys if key in self.images}
             return seen | (await self._local.snapshot(keys) if self._local else {})
 
     async def reserve(
@@ -129,6 +128,6 @@ class FallbackStore:
 
     def _count_here(self) -> MemoryStore:
         if self._local is None:
-            self._local = MemoryStore(self._images)
+            self._local = MemoryStore(self.images)
             _LOG.warning("Limits are counted by this process alone until the store answers again")
         return self._local

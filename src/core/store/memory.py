@@ -12,6 +12,7 @@ from .port import finish_in, reserve_in, write_in
 class MemoryStore:
     def __init__(self, items: Mapping[str, Image] | None = None) -> None:
         self._items: dict[str, Image] = dict(items or {})
+        self.images: Mapping[str, Image] = {}
         self._lock = threading.Lock()  # held for microseconds, never across an await
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:

@@ -24,6 +24,7 @@ class OwingStore:
     """`tell` hears `lost` for each write that came to nothing, for metrics."""
 
     def __init__(self, store: StateStore, *, tell: Callable[[str], None]) -> None:
+        self.images = store.images
         self._store = store
         self._tell = tell
         self._owed: deque[Reservation] = deque(maxlen=MOST_OWED)

@@ -6,7 +6,7 @@ Each carries out the plans of `admission.py`, so they differ in where an item li
 suite and one differential test run over them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..admission import Outcome, Refusal, Reservation, Scope, plan_finish, plan_reserve
@@ -32,6 +32,11 @@ class StateStore(Protocol):
     Whoever is cancelled while it waits: what it told the store is written all the same, and a reservation that it was
     to be given is given back.
     """
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """Items as they were seen last, for who would rather not ask; none where asking costs nothing."""
+        ...
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
         """The items as they are; a key without an item is left out."""

@@ -11,7 +11,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -42,6 +42,7 @@ class SqliteStore:
     """Opened at once, so that a file that cannot be used is told at start. Raises StoreError."""
 
     def __init__(self, path: str, *, timeout_ms: int, patience_at_start_s: float = PATIENCE_AT_START_S) -> None:
+        self.images: Mapping[str, Image] = {}
         self._path = path
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._is_closed = False
