@@ -175,11 +175,14 @@ def test_reasons_to_finish(reason: str, finish: str | None) -> None:
 
 
 def test_usage_is_what_is_charged_for_where_nothing_else_is_told() -> None:
-    usage = {"billed_units": {"input_tokens": 3.0, "output_tokens": 2.0}}
+    usage = {"billed_units": {"input_tokens": 3.0, "output_tokens": 2.0}, "cached_tokens": 1.0}
     raw = orjson.dumps({"message": {"content": []}, "finish_reason": "COMPLETE", "usage": usage})
     found = PROVIDERS["cohere"].dialect.completion(raw, Chat({}, 0), STAMP)
     assert isinstance(found, Completion)
-    assert found.body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    cached = {"prompt_tokens_details": {"cached_tokens": 1}}
+    assert orjson.dumps(found.body["usage"]) == orjson.dumps(
+        {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, **cached}
+    )
 
 
 # --- embeddings

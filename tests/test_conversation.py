@@ -133,6 +133,22 @@ def test_what_a_provider_wants_back_is_taken_only_in_its_own_form(extra: Json, f
     assert kept(extra, "google", "a", str) == found
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, r"tools\[0\]"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "type": "custom", "custom": {}}]}]},
+            r"messages\[0\]\.tool_calls\[0\]",
+        ),
+    ],
+)
+def test_tools_that_are_no_functions_are_for_another_model(body: Json, named: str) -> None:
+    with pytest.raises(Unsupported, match=named):
+        outgoing("anthropic", body)
+
+
 @pytest.mark.parametrize("part", [VIDEO, FILE_BY_ID])
 def test_a_part_that_nobody_knows_is_refused_by_its_place(part: Json) -> None:
     with pytest.raises(Unsupported, match=r"messages\[0\]\.content\[1\]"):

@@ -48,7 +48,7 @@ class AnthropicTranslation:
 
     def take(self, body: Json, event: str) -> Iterator[Item]:
         kind = body.get("type", event)
-        if kind == "error" or "error" in body:
+        if kind == "error" or body.get("error"):
             yield judge(report_of(body))
         elif kind == "message_start":
             message = body["message"]

@@ -265,7 +265,8 @@ def usage(said: Json | None) -> Json | None:
         counted = said.get(kind) or {}
         if counted.get("input_tokens") is not None:
             prompt, answer = int(counted["input_tokens"]), int(counted.get("output_tokens") or 0)
-            return usage_of(prompt, answer, cached=said.get("cached_tokens"))
+            cached = said.get("cached_tokens")
+            return usage_of(prompt, answer, cached=None if cached is None else int(cached))
     return None
 
 

@@ -213,6 +213,8 @@ def _calls(raw: Json, spot: str) -> Iterator[ToolCall]:
     for place, call in enumerate(calls if isinstance(calls, list) else ()):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            if isinstance(call, dict) and call.get("type") not in (None, "function"):
+                raise cannot_take(f"{spot}.tool_calls[{place}]", f"a call of type {call['type']}")
             raise fault(f"`{spot}.tool_calls[{place}]` must be a function with a name.", f"{spot}.tool_calls")
         arguments, extra = function.get("arguments"), call.get("extra_content")
         yield ToolCall(

@@ -75,6 +75,8 @@ def choice_of(body: Json) -> Choice | None:
             return Choice("required" if allowed.get("mode") == "required" else "auto", names)
         if name := _function_name(raw):
             return Choice("required", (name,))
+        if raw.get("type") not in (None, "function", "allowed_tools"):
+            raise cannot_take("tool_choice", f"a choice of type {raw['type']}")
     raise fault("`tool_choice` must be auto, none, required or name a function.", "tool_choice")
 
 
