@@ -23,7 +23,7 @@ from core.ledger import Ledger
 from core.limits import Cost, Limit
 from core.need import Need
 from core.plan import Plan, members, number
-from core.store.dynamodb import FIRST_OPERATION_S, MAX_TRIES, DynamoDbStore
+from core.store.dynamodb import FIRST_OPERATION_S, LOOK_AGAIN_MS, MAX_TRIES, DynamoDbStore
 from core.store.owing import LATE_MS, OwingStore
 from core.store.port import StateStore, StoreBusy, StoreError, StoreMisconfigured
 from core.throttle import Throttle
@@ -120,6 +120,25 @@ async def test_what_the_last_image_says_is_open_costs_nothing_until_it_may_be_tr
     assert proxy.operations == {"UpdateItem": 2}
     assert (await ask(store, scope, now_ms=NOW + 15_000)).probe_id
     assert proxy.operations == {"UpdateItem": 3}
+
+
+async def test_a_breaker_that_somebody_reset_is_heard_of_within_a_minute(state: State, store: DynamoDbStore) -> None:
+    scope = Scope("m#a", breaker=Breaker(1, 600_000, 600_000))
+    await store.finish(await ask(store, scope), Outcome(verdict=False), now_ms=NOW)
+    assert isinstance(await ask(store, scope, now_ms=NOW + 1), Refusal)
+    operator = DynamoDbStore(state)
+    await operator.write(scope.key, Plan(remove=["f", "u", "l"]))
+    await operator.aclose()
+    assert isinstance(await ask(store, scope, now_ms=NOW + LOOK_AGAIN_MS), Refusal)
+    assert isinstance(await ask(store, scope, now_ms=NOW + 1 + LOOK_AGAIN_MS), Reservation)
+
+
+async def test_a_breaker_that_stays_open_is_looked_at_once_a_minute(store: DynamoDbStore, proxy: Proxy) -> None:
+    scope = Scope("m#a", breaker=Breaker(1, 600_000, 600_000))
+    await store.finish(await ask(store, scope), Outcome(verdict=False), now_ms=NOW)
+    for second in range(1, 182):
+        assert isinstance(await ask(store, scope, now_ms=NOW + second * 1000), Refusal)
+    assert proxy.operations == {"UpdateItem": 2, "GetItem": 3}
 
 
 async def test_failure_settlement_and_cooldown_are_one_write(store: DynamoDbStore, proxy: Proxy) -> None:

@@ -2,7 +2,8 @@
 
 Admission is one conditional `UpdateItem` a scope. The plan for it is made by the last image seen, or none; where that
 was wrong the refusal brings the true item along, and the plan is made anew. A call is never admitted by an old image,
-but it is refused by one that says "full until" or "open until": near a limit that is what keeps writes few.
+but it is refused by one that says "full until" or "open until": near a limit that is what keeps writes few. Such a one
+is looked at once a minute.
 
 boto3 is imported and its client made on first use, in a thread; nothing of it is loaded with another store.
 """
@@ -28,6 +29,7 @@ CONNECT_S, READ_S = 0.3, 0.5
 CLIENT_S = 10.0
 FIRST_OPERATION_S = 2.0  # a cold start under a slow CPU is no failure of the store
 THREADS = 32
+LOOK_AGAIN_MS = 60_000  # what refuses by its last image may have been reset by somebody
 MAX_TRIES = 5  # a plan that others overtook; each time by an item that is newer
 KEYS_A_READ = 100
 CLOCK_EVERY = 1000  # answers
@@ -76,6 +78,7 @@ class DynamoDbStore:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._answers = 0
         self.images: dict[str, Image] = {}  # the last seen of each scope
+        self._refused_since: dict[str, int] = {}  # ms, by its last image
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
         found: dict[str, Image] = {}
@@ -91,11 +94,13 @@ class DynamoDbStore:
         for _ in range(MAX_TRIES):
             step = plan_reserve(scope, cost, image, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
             if isinstance(step, Refusal):
-                if is_fresh or not step.is_throttled:
+                if is_fresh or not (step.is_throttled or self._is_to_look_again(scope.key, now_ms)):
                     return step
                 image, is_fresh = await self._fresh(scope.key), True
+                self.images[scope.key] = image
                 continue
             plan, reservation = step
+            self._refused_since.pop(scope.key, None)
             try:
                 image = await self._take(scope.key, plan, reservation, now_ms)
             except ConditionFailed as failed:
@@ -108,6 +113,12 @@ class DynamoDbStore:
             if reservation is not None and is_admitted:
                 return confirmed(reservation, image)
         return Refusal(scope, (Reason("contended", now_ms + 100),))
+
+    def _is_to_look_again(self, key: str, now_ms: int) -> bool:
+        if now_ms - self._refused_since.setdefault(key, now_ms) < LOOK_AGAIN_MS:
+            return False
+        self._refused_since[key] = now_ms
+        return True
 
     async def _take(self, key: str, plan: Plan, reservation: Reservation | None, now_ms: int) -> Image:
         """Carry an admission out. Whoever is cancelled meanwhile may have been admitted: that is given back."""
