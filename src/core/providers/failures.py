@@ -73,7 +73,7 @@ class Report:
 def error_inside(body: dict[str, Any]) -> Any:
     """The error that an answer with status 200 holds, in any of its forms; None when it holds none."""
     error = body.get("error")
-    if error not in (None, "", False):
+    if error:
         return {**body, "message": error} if isinstance(error, str) else error
     if body.get("success") is False or body.get("object") == "error":  # Cloudflare's envelope; Mistral, vLLM
         return body

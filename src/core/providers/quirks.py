@@ -84,7 +84,7 @@ def content_in_parts(body: Json, notes: Notes) -> bool:  # noqa: ARG001
 
 
 def reasoning_by_another_name(body: Json, notes: Notes) -> bool:  # noqa: ARG001
-    """`reasoning` (Groq, OpenRouter, Cerebras, Together) stands as `reasoning_content`, too."""
+    """`reasoning` (Groq, OpenRouter, Cerebras, Together, vLLM) stands as `reasoning_content`, too."""
     changed = False
     for _, part in _parts(body):
         if isinstance(part.get("reasoning"), str) and not part.get("reasoning_content"):

@@ -296,7 +296,7 @@ AIRFORCE = Provider(
 
 VLLM = Provider(
     name="vllm",
-    dialect=OpenAIDialect(mends=(quirks.usage_in_every_chunk,)),
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.usage_in_every_chunk)),
     base_url="http://localhost:8000/v1",
     needs_token=False,
     capabilities=_TEXT,
