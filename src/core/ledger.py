@@ -76,11 +76,6 @@ class Ledger:
         """What the store knows of these models, by the key of their scope."""
         return await self._store.snapshot([model.scope.key for model in models])
 
-    def _is_full(self, model: Model, need: Need) -> bool:
-        image, cost = self._store.images.get(model.scope.key, {}), Cost(1, need.tokens)
-        step = plan_reserve(model.scope, cost, image, now_ms=self.now_ms(), call_id="", max_wait_ms=0)
-        return isinstance(step, Refusal) and not step.is_throttled
-
     async def charge(self, caller: Caller, need: Need) -> Reservation | Refusal | None:
         """The caller's own limit, once for a request; None: it has none."""
         if caller.scope.is_free:
@@ -122,14 +117,21 @@ class Ledger:
         plans = breakers.failed(model.breaker, failures_seen=0, probe_id=None, now_ms=self.now_ms())
         await self._store.write(model.scope.key, *plans)
 
+    def _is_full(self, model: Model, need: Need) -> bool:
+        image, cost = self._store.images.get(model.scope.key, {}), Cost(1, need.tokens)
+        step = plan_reserve(model.scope, cost, image, now_ms=self.now_ms(), call_id="", max_wait_ms=0)
+        return isinstance(step, Refusal) and not step.is_throttled
+
     async def _cool(self, models: Sequence[Model], until_ms: int) -> None:
         for model in models:
             await self._store.write(model.scope.key, breakers.cool(until_ms))
 
     async def _reserve(self, model: Model, need: Need, max_wait_ms: int) -> Grant | Refusal:
         first = await self._reserve_scope(model.scope, need, max_wait_ms)
-        if isinstance(first, Refusal) or model.account is None:
-            return first if isinstance(first, Refusal) else Grant(model, (first,))
+        if isinstance(first, Refusal):
+            return first
+        if model.account is None:
+            return Grant(model, (first,))
         second: Reservation | Refusal | None = None
         try:
             second = await self._reserve_scope(model.account, need, max_wait_ms)

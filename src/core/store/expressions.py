@@ -7,7 +7,7 @@ Every attribute has a placeholder: several of our names are among DynamoDB's hun
 from collections.abc import Mapping
 from typing import Any
 
-from ..plan import Condition, Image, Plan, Value
+from ..plan import Condition, Plan, Value
 
 PRIMARY_KEY = "pk"
 _TESTS = {
@@ -21,18 +21,17 @@ _TESTS = {
 def compile_plan(key: str, plan: Plan) -> dict[str, Any]:
     """Arguments of `UpdateItem`, but for the table: key, expressions, names and values."""
     terms = _Terms()
-    clauses = [
-        ("SET", [f"{terms.name(name)} = {terms.value(value)}" for name, value in plan.set.items()]),
-        ("ADD", [f"{terms.name(name)} {terms.value(amount)}" for name, amount in plan.add.items()]),
-        ("DELETE", [f"{terms.name(name)} {terms.value(dead)}" for name, dead in plan.exclude.items()]),
-        ("REMOVE", [terms.name(name) for name in plan.remove]),
-    ]
-    clauses[1][1].extend(
-        f"{terms.name(name)} {terms.value(frozenset({member}))}" for name, member in plan.include.items()
-    )
+    added = [f"{terms.name(name)} {terms.value(amount)}" for name, amount in plan.add.items()]
+    added += [f"{terms.name(name)} {terms.value(frozenset({member}))}" for name, member in plan.include.items()]
+    clauses = {
+        "SET": [f"{terms.name(name)} = {terms.value(value)}" for name, value in plan.set.items()],
+        "ADD": added,
+        "DELETE": [f"{terms.name(name)} {terms.value(dead)}" for name, dead in plan.exclude.items()],
+        "REMOVE": [terms.name(name) for name in plan.remove],
+    }
     arguments: dict[str, Any] = {
         "Key": {PRIMARY_KEY: {"S": key}},
-        "UpdateExpression": " ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses if parts),
+        "UpdateExpression": " ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses.items() if parts),
     }
     if plan.conditions:
         arguments["ConditionExpression"] = " AND ".join(terms.test(condition) for condition in plan.conditions)
@@ -84,6 +83,3 @@ class _Terms:
     def test(self, condition: Condition) -> str:
         name, value = self.name(condition.attribute), self.value(condition.value)
         return _TESTS[condition.test].format(name=name, value=value)
-
-
-__all__ = ["Image", "compile_plan", "read_item", "write_value"]
