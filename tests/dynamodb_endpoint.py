@@ -21,7 +21,7 @@ from moto.dynamodb import responses
 from moto.server import ThreadedMotoServer
 
 from core.config.schema import State
-from core.store.dynamodb import make_table
+from core.store.dynamodb_client import make_table
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 _ONE_AT_A_TIME = threading.RLock()

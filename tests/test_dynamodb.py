@@ -24,6 +24,7 @@ from core.limits import Cost, Limit
 from core.need import Need
 from core.plan import Plan, members, number
 from core.store.dynamodb import FIRST_OPERATION_S, LOOK_AGAIN_MS, MAX_TRIES, DynamoDbStore
+from core.store.dynamodb_client import make_client
 from core.store.owing import LATE_MS, OwingStore
 from core.store.port import StateStore, StoreBusy, StoreError, StoreMisconfigured
 from core.throttle import Throttle
@@ -512,15 +513,13 @@ def test_boto3_is_not_loaded_to_make_a_store(store: str) -> None:
 
 
 async def test_the_client_is_made_off_the_loop(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    import core.store.dynamodb as module
-
-    threads, make = [], module._make_client
+    threads = []
 
     def watched(state: State) -> Any:
         threads.append(threading.current_thread())
-        return make(state)
+        return make_client(state)
 
-    monkeypatch.setattr(module, "_make_client", watched)
+    monkeypatch.setattr("core.store.dynamodb.make_client", watched)
     store = DynamoDbStore(state)
     await asyncio.gather(*(ask(store) for _ in range(5)))
     assert len(threads) == 1

@@ -16,6 +16,7 @@ import yaml
 from core.config.schema import State
 from core.plan import Plan
 from core.store import make_store
+from core.store.dynamodb_client import make_client
 from core.store.port import StateStore
 from tests.dynamodb_endpoint import CREDENTIALS, fresh_table
 from tests.proxy import Proxy
@@ -170,6 +171,8 @@ def test_create_table_makes_it_once_and_says_when_it_was_there(tmp_path: Path, d
     assert command("create-table") == (0, "table new-table: made\n")
     assert command("create-table") == (0, "table new-table: is there already\n")
     assert command()[0] == 0
+    lifetime = make_client(state).describe_time_to_live(TableName="new-table")["TimeToLiveDescription"]
+    assert (lifetime["TimeToLiveStatus"], lifetime["AttributeName"]) == ("ENABLED", "x")
 
 
 @pytest.mark.parametrize(

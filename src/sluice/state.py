@@ -87,7 +87,7 @@ def create_table(loaded: Loaded) -> str:
     state = loaded.config.state or State()
     if state.store != "dynamodb":
         raise click.ClickException(f"the store is {state.store}: only dynamodb has a table to make")
-    from core.store.dynamodb import make_table  # noqa: PLC0415 - it brings boto3 along
+    from core.store.dynamodb_client import make_table  # noqa: PLC0415 - it brings boto3 along
 
     try:
         return f"table {state.table}: {make_table(state)}"

@@ -22,13 +22,12 @@ from ..admission import Outcome, Reason, Refusal, Reservation, Scope, confirmed,
 from ..config.schema import State
 from ..limits import Cost
 from ..plan import Image, Plan, first_to_hold
+from .dynamodb_client import THREADS, ConditionFailed, make_client, translated
 from .expressions import PRIMARY_KEY, compile_plan, read_item
 from .port import StoreBusy, StoreError, StoreMisconfigured
 
-CONNECT_S, READ_S = 0.3, 0.5
 CLIENT_S = 10.0
 FIRST_OPERATION_S = 2.0  # a cold start under a slow CPU is no failure of the store
-THREADS = 32
 LOOK_AGAIN_MS = 60_000  # what refuses by its last image may have been reset by somebody
 MAX_TRIES = 5  # a plan that others overtook; each time by an item that is newer
 KEYS_A_READ = 100
@@ -36,35 +35,7 @@ CLOCK_EVERY = 1000  # answers
 CLOCK_S = 2.0  # windows are kept by each caller's own clock
 _LOG = logging.getLogger("sluice")
 
-_BUSY = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
-_MISCONFIGURED = frozenset(
-    {
-        "ResourceNotFoundException",
-        "AccessDeniedException",
-        "ValidationException",
-        "UnrecognizedClientException",
-        "InvalidSignatureException",
-        "IncompleteSignatureException",
-        "ExpiredTokenException",
-        "MissingAuthenticationTokenException",
-    }
-)
-_REMEDIES = {
-    "ResourceNotFoundException": "no such table in this region: see state.table and state.region, or make the table",
-    "AccessDeniedException": "allow dynamodb:UpdateItem, dynamodb:GetItem and dynamodb:BatchGetItem on it",
-    "ExpiredTokenException": "the AWS credentials have expired: renew them",
-}
-_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-
 _T = TypeVar("_T")
-
-
-class ConditionFailed(Exception):
-    """The item is not as the plan wants it; `item` is as it is, None where the endpoint does not say."""
-
-    def __init__(self, item: Image | None) -> None:
-        super().__init__()
-        self.item = item
 
 
 class DynamoDbStore:
@@ -218,7 +189,7 @@ class DynamoDbStore:
             patience_s = max(FIRST_OPERATION_S, patience_s)
             await self._in_thread(self._make_client_once, CLIENT_S)
         method = getattr(self._client, operation)
-        answer = await self._in_thread(lambda: _translated(lambda: method(**arguments), self._table), patience_s)
+        answer = await self._in_thread(lambda: translated(lambda: method(**arguments), self._table), patience_s)
         if self._answers % CLOCK_EVERY == 0:
             _compare_clocks(answer)
         self._answers += 1
@@ -226,7 +197,7 @@ class DynamoDbStore:
 
     def _make_client_once(self) -> None:
         with self._making:
-            self._client = self._client or _make_client(self._state)
+            self._client = self._client or make_client(self._state)
 
     async def _in_thread(self, work: Callable[[], _T], patience_s: float) -> _T:
         try:
@@ -244,74 +215,3 @@ def _compare_clocks(answer: Any) -> None:
             abs(skew_s),
             "ahead of" if skew_s > 0 else "behind",
         )
-
-
-def make_table(state: State) -> str:
-    """Make the table that `state` names: one key, on demand, items that expire. Blocks. Raises StoreError."""
-    client, table = _make_client(state), state.table or ""
-
-    def make() -> str:
-        client.create_table(
-            TableName=table,
-            KeySchema=[{"AttributeName": PRIMARY_KEY, "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": PRIMARY_KEY, "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-        return "made"
-
-    try:
-        return _translated(make, table)
-    except StoreError as error:
-        if "ResourceInUseException" in str(error):
-            return "is there already"
-        raise
-
-
-def _make_client(state: State) -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-    except ModuleNotFoundError:
-        raise StoreMisconfigured("the store dynamodb needs boto3: pip install boto3") from None
-    from botocore.exceptions import BotoCoreError, NoRegionError
-
-    try:
-        return boto3.client(
-            "dynamodb",
-            region_name=state.region,
-            endpoint_url=state.endpoint_url,
-            config=Config(
-                connect_timeout=max(CONNECT_S, state.timeout_ms / 1000),
-                read_timeout=max(READ_S, state.timeout_ms / 1000),
-                retries={"total_max_attempts": 1},
-                max_pool_connections=THREADS,
-            ),
-        )
-    except NoRegionError as error:
-        raise StoreMisconfigured("the store dynamodb has no region: set state.region, or AWS_DEFAULT_REGION") from error
-    except BotoCoreError as error:  # a profile that does not exist
-        raise StoreMisconfigured(f"the store dynamodb: {error}") from error
-
-
-def _translated(call: Callable[[], _T], table: str) -> _T:
-    """botocore's exceptions as ours; runs in the thread, where botocore is imported already."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-
-    try:
-        return call()
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code == "ConditionalCheckFailedException":
-            item = error.response.get("Item")
-            raise ConditionFailed(read_item(item) if item else None) from None
-        if code in _BUSY:
-            raise StoreBusy(f"the table {table} is throttled") from error
-        if code in _MISCONFIGURED:
-            why = f"{code}: {_REMEDIES[code]}" if code in _REMEDIES else code
-            raise StoreMisconfigured(f"the table {table} cannot be used: {why}") from error
-        raise StoreError(f"the table {table} failed: {code}") from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise StoreMisconfigured(f"the store dynamodb has no AWS credentials: {_NO_CREDENTIALS}") from error
-    except BotoCoreError as error:
-        raise StoreError(f"the table {table} could not be reached: {type(error).__name__}") from error
