@@ -142,6 +142,19 @@ async def test_bytes_stream_as_they_are() -> None:
     assert answer.body == bytes(range(256))
 
 
+async def test_an_empty_piece_in_the_middle_is_not_the_end() -> None:
+    async def endpoint(request: Request) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in (b"The ", b"", b"answer"):
+                yield piece
+
+        return StreamingResponse(pieces())
+
+    async with looping(one_route(endpoint)) as loop:
+        answer = await loop.answer()
+    assert answer.body == b"The answer"
+
+
 def test_bytes_as_a_whole_are_base64() -> None:
     whole = as_a_whole(one_route(raw_bytes), event())
     assert (whole["statusCode"], whole["isBase64Encoded"]) == (200, True)

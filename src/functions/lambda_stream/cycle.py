@@ -31,8 +31,8 @@ class StreamingCycle(HTTPCycle):
             self._has_body = self._has_body and message["status"] not in _WITHOUT_BODY
             await self._writer.start(message["status"], message.get("headers", ()))
         elif self.state is HTTPCycleState.RESPONSE and message["type"] == "http.response.body":
-            if self._has_body and (piece := message.get("body", b"")):
-                await self._writer.write(piece)
+            if self._has_body:
+                await self._writer.write(message.get("body", b""))
             if not message.get("more_body", False):
                 self.state = HTTPCycleState.COMPLETE
                 await self._writer.end()
