@@ -516,10 +516,3 @@ async def test_through_the_function_url_an_answer_is_as_on_a_server(upstream: Fa
             packed = gzip.compress(orjson.dumps(ask()))
             refused = await client.post("/v1/chat/completions", content=packed)
             assert refused.status_code == 400
-
-
-def test_the_wrapper_can_be_run_and_has_unix_line_ends() -> None:
-    wrapper = Path(__file__).parent.parent / "src" / "functions" / "stream"
-    assert os.access(wrapper, os.X_OK)
-    assert b"\r" not in wrapper.read_bytes()
-    assert wrapper.name != "bootstrap"
