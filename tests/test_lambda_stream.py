@@ -330,6 +330,8 @@ async def test_each_request_is_a_line_and_its_metrics_and_nothing_holds_a_secret
             await answer.until(lambda a: a.is_over.is_set(), 20)
             assert answer.prelude
             assert answer.prelude["statusCode"] == status
+        await until_ready(api)
+        api.asked_next.clear()
         await api.invoke(event("ping")).until(lambda a: a.is_over.is_set())
         await until_ready(api)
         process.process.kill()  # what is not written by the end of an invocation would be lost

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from core.app import build
+from core.config import Loaded
 from functions.configuration import Configuration
 from functions.telemetry import LambdaTelemetry
 from functions.thaw import IDLE_S, WAIT_S, ThawingApp
@@ -19,6 +20,7 @@ from tests.lambda_function import config_file
 from tests.running_gateway import TOKEN, ask, model
 
 TTL_S = 60.0
+CANARY = "canary-of-a-key"
 
 
 @dataclass
@@ -37,9 +39,11 @@ class Frozen:
 
 
 @asynccontextmanager
-async def frozen(config: str, *, wait_s: float = WAIT_S) -> AsyncIterator[Frozen]:
+async def frozen(
+    config: str, *, kind: type[Configuration] = Configuration, wait_s: float = WAIT_S
+) -> AsyncIterator[Frozen]:
     environment = Frozen(httpx.AsyncClient())
-    configuration = Configuration({"SLUICE_CONFIG": config, "SLUICE_CONFIG_TTL": str(TTL_S)}, clock=environment.clock)
+    configuration = kind({"SLUICE_CONFIG": config, "SLUICE_CONFIG_TTL": str(TTL_S)}, clock=environment.clock)
     telemetry = LambdaTelemetry("test")
     app = build(configuration.read(), telemetry, version="test", started=1)
     thawing = ThawingApp(app, configuration, telemetry, wait_s=wait_s, clock=environment.clock)
@@ -76,6 +80,24 @@ async def test_one_that_is_wrong_leaves_the_old_one_in_use(tmp_path: Path) -> No
         (tmp_path / "config.yaml").write_text("models: 5\n")
         environment.now += 2 * TTL_S
         assert [await environment.models() for _ in range(2)] == [["old"], ["old"]]
+
+
+class Failing(Configuration):
+    def refreshed(self) -> Loaded | None:
+        if self._text is None:
+            return super().refreshed()
+        raise ValueError(CANARY)
+
+
+async def test_one_that_cannot_be_read_for_a_reason_of_ours_is_told_without_its_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with frozen(config_file(tmp_path, model("http://127.0.0.1:9", "old")), kind=Failing) as environment:
+        environment.now += 2 * TTL_S
+        assert await environment.models() == ["old"]
+    assert "reading the new one failed with ValueError" in caplog.text
+    assert CANARY not in caplog.text
+    assert "ConfigurationRefused" in capsys.readouterr().out
 
 
 async def test_a_read_that_hangs_holds_a_request_for_a_while_at_most_and_the_old_one_serves(
