@@ -23,7 +23,7 @@ def test_a_conversation_with_another_model_holds_nothing_that_it_does_not_know()
     ("field", "its"), [("max_completion_tokens", "max_tokens"), ("max_tokens", "max_tokens"), ("seed", "random_seed")]
 )
 def test_fields_have_its_names(field: str, its: str) -> None:
-    asked = sent("mistral", {field: 7, "x_new": 1})
+    asked = sent("mistral", {field: 7, "x_new": 1, "stream_options": {"include_usage": True}})
     assert {name: asked[name] for name in asked.keys() - {"model", "messages"}} == {its: 7, "x_new": 1}
 
 

@@ -13,8 +13,11 @@ _NINE = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def as_mistral_has_it(body: Json) -> Json:
-    """Its own names for what it calls otherwise; messages without what others say besides, such as their reasoning."""
-    asked = {_NAMES.get(name, name): value for name, value in body.items()}
+    """Its own names for what it calls otherwise; messages without what others say besides, such as their reasoning.
+
+    Usage comes at the end of its streams in any case: it refuses `stream_options`, seen in June 2025.
+    """
+    asked = {_NAMES.get(name, name): value for name, value in body.items() if name != "stream_options"}
     asked["messages"] = [_message(message) if isinstance(message, dict) else message for message in body["messages"]]
     return asked
 
