@@ -103,6 +103,12 @@ def test_blank_texts_are_left_out() -> None:
     assert [[*block] for block in asked["messages"][1]["content"]] == [["toolUse"]]
 
 
+def test_who_says_nothing_has_no_turn() -> None:
+    """It refuses two turns of one role in a row."""
+    (turn,) = ask(messages=[USER, {"role": "assistant", "content": ""}, USER])["messages"]
+    assert turn == {"role": "user", "content": [{"text": "Hello"}, {"text": "Hello"}]}
+
+
 @pytest.mark.parametrize(
     ("part", "block"),
     [

@@ -5,7 +5,6 @@ https://platform.claude.com/docs/en/api/messages
 
 from base64 import b64decode
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 import orjson
@@ -15,7 +14,7 @@ from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .anthropic_answers import AnthropicTranslation, completion, failure
-from .claude import call_id, closed, effort, fitting, thinking, without_blank
+from .claude import call_id, closed, effort, fitting, thinking, turns_of, without_blank
 from .conversation import (
     Address,
     Inline,
@@ -98,13 +97,7 @@ def request_body(body: Json, model: str) -> Json:
 
 
 def turns(messages: list[Message]) -> list[Json]:
-    """Roles take turns: messages of one role in a row become one, and results are said by the user, first of all."""
-    found: list[Json] = []
-    for role, group in groupby(messages, lambda message: "assistant" if message.role == "assistant" else "user"):
-        blocks = [block for message in group for block in _blocks(message)]
-        blocks.sort(key=lambda block: role == "user" and block["type"] != "tool_result")
-        if blocks:
-            found.append({"role": role, "content": blocks})
+    found = turns_of(messages, _blocks)
     last = found[-1] if found else None
     if last and last["role"] == "assistant" and last["content"][-1]["type"] == "text":
         last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()  # it refuses to go on after white space

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.htm
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 import orjson
@@ -16,7 +15,7 @@ from ..errors import UpstreamError
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .bedrock_answers import ConverseDecoder, completion, failure
-from .claude import call_id, closed, effort, fitting, thinking, without_blank
+from .claude import call_id, closed, effort, fitting, thinking, turns_of, without_blank
 from .conversation import (
     Address,
     Inline,
@@ -93,7 +92,7 @@ def request_body(body: Json, model: str) -> Json:
         "stopSequences": stops_of(body) or None,
     }
     wanted: Json = {
-        "messages": _turns(messages),
+        "messages": turns_of(messages, _blocks),
         "system": [{"text": text} for text in system],
         "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
         "toolConfig": _tools(body, called=[call.name for message in messages for call in message.calls]),
@@ -101,16 +100,6 @@ def request_body(body: Json, model: str) -> Json:
         "additionalModelRequestFields": _of_claude(body, model) if "claude" in model else {},
     }
     return {name: value for name, value in wanted.items() if value not in (None, [], {})}
-
-
-def _turns(messages: list[Message]) -> list[Json]:
-    found: list[Json] = []
-    for role, group in groupby(messages, lambda message: "assistant" if message.role == "assistant" else "user"):
-        blocks = [block for message in group for block in _blocks(message)]
-        blocks.sort(key=lambda block: role == "user" and "toolResult" not in block)
-        if blocks:
-            found.append({"role": role, "content": blocks})
-    return found
 
 
 def _blocks(message: Message) -> list[Json]:

@@ -4,10 +4,11 @@ https://platform.claude.com/docs/en/about-claude/models/migration-guide
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
-from .conversation import Json, Part, Text
+from .conversation import Json, Message, Part, Text
 from .parameters import effort_of, most_tokens_of
 from .tools import choice_of
 
@@ -56,6 +57,20 @@ def effort(body: Json, thoughts: Json) -> str | None:
     """For models that decide by themselves how long they think."""
     is_adaptive = thoughts.get("type") == "adaptive"
     return _EFFORTS.get(effort_of(body) or "") if is_adaptive else None
+
+
+def turns_of(messages: list[Message], blocks_of: Callable[[Message], list[Json]]) -> list[Json]:
+    """Roles take turns: those of one role in a row become one, and who says nothing has none.
+
+    Results are said by the user, first of all.
+    """
+    said = [(message.role, blocks) for message in messages if (blocks := blocks_of(message))]
+    found = []
+    for is_its_own, group in groupby(said, key=lambda turn: turn[0] == "assistant"):
+        in_order = sorted(group, key=lambda turn: turn[0] != "tool")
+        content = [block for _, blocks in in_order for block in blocks]
+        found.append({"role": "assistant" if is_its_own else "user", "content": content})
+    return found
 
 
 def without_blank(parts: Iterable[Part]) -> Iterator[Part]:
