@@ -323,6 +323,21 @@ async def test_a_failure_of_which_nobody_waits_to_hear_is_no_alarm(
     await store.aclose()
 
 
+async def test_an_admission_whose_answer_is_lost_stays_unknown_when_the_table_is_busy_afterwards(
+    store: DynamoDbStore, proxy: Proxy
+) -> None:
+    scope = Scope("p#a", throttle=Throttle(1))
+    owing = OwingStore(store, tell=lambda _: None)
+    hot = orjson.dumps({"__type": TOLD + "ThrottlingException"})
+    acts = iter([Act(loses=True), Act(status=400, body=hot)])
+    proxy.decide = lambda _: next(acts, Act())
+    with pytest.raises(StoreError):
+        await ask(owing, scope)
+    async with asyncio.timeout(5):
+        while not isinstance(await ask(owing, scope, now_ms=NOW + LATE_MS), Reservation):
+            await asyncio.sleep(0.005)
+
+
 async def test_a_probe_of_which_nobody_knows_makes_room_when_the_table_answers_again(
     store: DynamoDbStore, proxy: Proxy
 ) -> None:

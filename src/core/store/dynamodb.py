@@ -181,7 +181,10 @@ class DynamoDbStore:
         except StoreError as error:
             if not may_repeat or isinstance(error, StoreBusy | StoreMisconfigured):
                 raise
-            return await self._call_once(operation, arguments)
+            try:
+                return await self._call_once(operation, arguments)
+            except (StoreBusy, StoreMisconfigured):
+                raise error from None  # what became of the first time is still not known
 
     async def _call_once(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         patience_s = self._state.timeout_ms / 1000
