@@ -58,6 +58,11 @@ def test_what_only_the_system_says_is_the_users() -> None:
     assert [(turn.role, turn.text) for turn in turns] == [("user", "b")]
 
 
+def test_an_assistant_that_said_nothing_is_left_out() -> None:
+    """As some clients keep what was cut off before it began."""
+    assert [message.role for message in read(USER, {"role": "assistant", "content": ""}, USER)] == ["user", "user"]
+
+
 def test_empty_texts_say_nothing() -> None:
     (message,) = read(said_by("", "a", ""))
     assert message.parts == (Text("a"),)

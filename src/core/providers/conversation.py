@@ -87,13 +87,17 @@ class Message:
 
 
 def messages_of(body: Json) -> list[Message]:
-    """In order, as the caller sent them; a tool message has the id and the name of the call that it answers."""
+    """In order, as the caller sent them, but for assistants who said nothing, which most providers refuse.
+
+    A tool message has the id and the name of the call that it answers.
+    """
     names: dict[str, str] = {}
     found = []
     for place, raw in enumerate(body["messages"]):
         message = _message(raw, f"messages[{place}]", names)
         names |= {call.id: call.name for call in message.calls}
-        found.append(message)
+        if message.role != "assistant" or message.parts or message.calls or message.extra:
+            found.append(message)
     return found
 
 
