@@ -35,6 +35,8 @@ def event(name: str, **changes: Any) -> Json:
     found: Json = orjson.loads((EVENTS / f"{name}.json").read_bytes())
     found.update(changes)
     found["headers"] = {**found["headers"], "authorization": f"Bearer {TOKEN}"}
+    if "multiValueHeaders" in found:
+        found["multiValueHeaders"]["Authorization"] = [f"Bearer {TOKEN}"]
     return found
 
 
@@ -64,7 +66,10 @@ class Rig:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     async with RuntimeApi() as api, FakeUpstream() as upstream:
-        models, server = [model(upstream.url), model(upstream.url, "a/b")], {"max_body_bytes": SIX_MB}
+        models, server = (
+            [model(upstream.url, model_size="SMALL"), model(upstream.url, "a/b")],
+            {"max_body_bytes": SIX_MB},
+        )
         config = config_file(tmp_path_factory.mktemp("function"), *models, server=server)
         async with function(api, config) as process:
             await until_ready(api)

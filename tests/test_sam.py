@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 from scripts.artifact import MOST_ZIPPED, Artifact, look_at, report
+from tests.function_url import EVENTS
 from tests.lambda_function import STOCK, function
-from tests.running_gateway import ask
 from tests.runtime_api import RuntimeApi
 from tests.sam import ask_sam, environment, needs_sam, sam
 from tests.template import FUNCTION, ROOT, VARIABLES
@@ -207,15 +207,13 @@ async def test_sam_local_answers_as_a_whole_from_the_package_alone(home: Path) -
     """Lambda's own runtime with the environment that SAM would give a container: no wrapper, no table, no network."""
     env = {name: value for name, value in ask_sam(home, ENVIRONMENT).items() if name in VARIABLES}
     assert env["AWS_LAMBDA_EXEC_WRAPPER"] == ""
-    event = orjson.loads((ROOT / "events" / "api-gateway-rest.json").read_bytes())
-    event["multiValueHeaders"]["Authorization"] = [f"Bearer {env['AUTH_TOKEN']}"]
-    event["body"] = orjson.dumps(ask(model="SMALL", stream=True)).decode()
     async with RuntimeApi() as api, function(api, env.pop("SLUICE_CONFIG"), command=STOCK, **env):
-        answer = api.invoke(event)
-        await answer.until(lambda a: a.is_over.is_set(), 30)
-    assert answer.mode == "", "a stream would be announced"
-    assert orjson.loads(answer.body)["statusCode"] == 200
-    assert orjson.loads(answer.body)["body"].endswith("data: [DONE]\n\n")
+        for name, end in (("api-gateway-rest", "}"), ("stream", "data: [DONE]\n\n")):
+            answer = api.invoke((EVENTS / f"{name}.json").read_bytes())
+            await answer.until(lambda a: a.is_over.is_set(), 30)
+            assert answer.mode == "", "a stream would be announced"
+            assert orjson.loads(answer.body)["statusCode"] == 200
+            assert orjson.loads(answer.body)["body"].endswith(end)
 
 
 def test_the_variables_for_sam_local_are_the_template_s() -> None:
