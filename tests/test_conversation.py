@@ -29,6 +29,7 @@ from tests.translation import (
     call,
     outgoing,
     said_by,
+    sent,
 )
 
 BROKEN_CALL: Json = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
@@ -231,6 +232,15 @@ def test_extra_content_is_sent_to_whom_it_belongs(name: str) -> None:
     owner = {"gemini": "google", "vertex": "google"}.get(name, name)
     assert b"extra_content" not in sent
     assert {key for key, mark in MARKS.items() if mark in sent} == {owner} & MARKS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PROVIDERS.keys() - {"demo"} - {row.name for row in TRANSLATED}))
+def test_the_developer_is_heard_as_the_system_by_who_does_not_know_the_role(name: str) -> None:
+    messages = [{"role": "developer", "content": "Be brief."}, USER]
+    said = sent(name, {"messages": messages})["messages"]
+    knows = name in ("openai", "azure", "github", "openrouter")
+    assert said == [{"role": "developer" if knows else "system", "content": "Be brief."}, USER]
+    assert messages[0]["role"] == "developer", "another model may be asked next"
 
 
 def test_google_in_openais_form_gets_its_signatures_back() -> None:

@@ -34,7 +34,7 @@ class AzureDialect(OpenAIDialect):
         return bearer(endpoint) if endpoint.token.startswith("eyJ") else {"api_key": endpoint.token}
 
 
-_DIALECT = AzureDialect(mends=(quirks.no_delta, quirks.filters_without_name))
+_DIALECT = AzureDialect(mends=(quirks.no_delta, quirks.filters_without_name), knows_developer=True)
 AZURE = Provider(
     name="azure",
     dialect=_DIALECT,

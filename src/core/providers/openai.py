@@ -26,16 +26,22 @@ _GOOGLES = "https://generativelanguage.googleapis.com/"
 
 @dataclass(frozen=True, slots=True)
 class OpenAIDialect:
-    """`mends` run in order over every chunk and answer; `codes`: error codes of the provider's own -> HTTP status."""
+    """`mends` run in order over every chunk and answer; `codes`: error codes of the provider's own -> HTTP status.
+
+    `knows_developer` False: what the developer says is said by the system.
+    """
 
     mends: tuple[Mend, ...] = ()
     mend_request: MendRequest | None = None
     codes: Mapping[str, int] = field(default_factory=dict)
+    knows_developer: bool = False
 
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         body = {**chat.body, "model": endpoint.upstream_model}
         if not endpoint.url.startswith(_GOOGLES):
             body["messages"] = without_extra(body["messages"])
+        if not self.knows_developer:
+            body["messages"] = [_by_the_system(message) for message in body["messages"]]
         if self.mend_request is not None:
             body = self.mend_request(body)
         return Outgoing(self.post(endpoint, body, is_stream=chat.stream))
@@ -93,6 +99,11 @@ class OpenAIDialect:
 def without_extra(messages: list[Any]) -> list[Any]:
     """Without what other providers want back of their own words: it is none of this one's, and many refuse it."""
     return [_bare(message) if isinstance(message, dict) else message for message in messages]
+
+
+def _by_the_system(message: dict[str, Any]) -> dict[str, Any]:
+    """Most refuse the newer role, or do not hear it: https://github.com/can1357/oh-my-pi/issues/843."""
+    return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
 def _bare(message: dict[str, Any]) -> dict[str, Any]:

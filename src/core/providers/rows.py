@@ -21,7 +21,7 @@ _ALL = _TEXT | {"vision"}
 
 OPENAI = Provider(
     name="openai",
-    dialect=OpenAIDialect(),
+    dialect=OpenAIDialect(knows_developer=True),
     base_url="https://api.openai.com/v1",
     limit_headers=standard("minute", "minute"),
     images=OpenAIImages(),
@@ -29,7 +29,7 @@ OPENAI = Provider(
 
 OPENROUTER = Provider(
     name="openrouter",
-    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.finish_twice)),
+    dialect=OpenAIDialect(mends=(quirks.reasoning_by_another_name, quirks.finish_twice), knows_developer=True),
     base_url="https://openrouter.ai/api/v1",
     capabilities=_ALL,
     limit_headers=(  # (m) only on a 429
@@ -58,7 +58,9 @@ ARLIAI = Provider(
 GITHUB = Provider(
     name="github",
     dialect=OpenAIDialect(
-        mends=(quirks.no_choices, quirks.no_delta, quirks.filters_without_name), codes={"RateLimitReached": 429}
+        mends=(quirks.no_choices, quirks.no_delta, quirks.filters_without_name),
+        codes={"RateLimitReached": 429},
+        knows_developer=True,
     ),
     base_url="https://models.github.ai/inference",
     models_url="https://models.github.ai/catalog/models",
