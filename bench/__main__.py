@@ -1,7 +1,7 @@
 """`python -m bench quick|peers`: rounds beside nginx and a bare relay, or beside LiteLLM and Portkey, too.
 
-`counts` shows what repeats exactly, `counts --accept` makes it the measure for later; `report` writes the tables and
-the chart of docs/performance.md from the last results.
+`fresh` is the part of that which starts processes anew. `counts` shows what repeats exactly, `counts --accept` makes it
+the measure for later; `report` writes the tables and the chart of docs/performance.md from the last results.
 """
 
 import argparse
@@ -44,8 +44,15 @@ def peers(bench: measure.Bench, targets: Sequence[Target]) -> None:
         measure.bodies(bench, others, size=2**20, rounds=2)
         measure.streams(bench, others, a_second=50, seconds=2, rounds=3)
         measure.streams(bench, quick_ones, a_second=100, seconds=2, rounds=2)
-        measure.memory(bench, running, count=20_000)
+    fresh(bench, targets)
+
+
+def fresh(bench: measure.Bench, targets: Sequence[Target]) -> None:
+    measure.memory(bench, targets, count=20_000)
     measure.starts(bench, [target for target in targets if target is not SQLITE], rounds=3)
+
+
+KINDS = {"quick": quick, "peers": peers, "fresh": fresh}
 
 
 def run(kind: str) -> None:
@@ -56,7 +63,7 @@ def run(kind: str) -> None:
     for words in missing:
         print(words, file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder, measure.Bench(Path(folder), tell) as bench:
-        (quick if kind == "quick" else peers)(bench, targets)
+        KINDS[kind](bench, targets)
     now = datetime.now(UTC)
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
     taken = {"kind": kind, "date": now.strftime("%Y-%m-%d %H:%M"), "machine": machine, "rows": bench.rows}
@@ -72,7 +79,7 @@ def tell(words: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("kind", choices=["quick", "peers", "counts", "report"], nargs="?", default="quick")
+    parser.add_argument("kind", choices=[*KINDS, "counts", "report"], nargs="?", default="quick")
     parser.add_argument("--accept", action="store_true", help="counts: these are the measure from now on")
     chosen = parser.parse_args()
     if chosen.kind == "counts":

@@ -171,16 +171,17 @@ def starts(bench: Bench, targets: Sequence[Target], *, rounds: int) -> None:
                 )
 
 
-def memory(bench: Bench, running: Sequence[Running], *, count: int) -> None:
-    """Resident after so many requests, and after as many again."""
-    for _, one in bench.turns(running, 1):
-        others, values = bench.others(one), {"idle_mb": rss_mb(one.pid)}
-        for name in ("rss_mb", "again_mb"):
-            uvloop.run(
-                ask_all(one.question("small"), 32, count=count // (FEW * 5 if one.target.is_slow else 1), seconds=120)
-            )
-            values[name] = rss_mb(one.pid)
-        bench.note("memory", one, 0, others, **values)
+def memory(bench: Bench, targets: Sequence[Target], *, count: int) -> None:
+    """Resident of a process that was just started, after so many requests, and after as many again."""
+    for target in targets:
+        others = bench.others()
+        with bench.start(target) as one:
+            others.ours.append(one.pid)
+            values, share = {"idle_mb": rss_mb(one.pid)}, FEW * 5 if target.is_slow else 1
+            for name in ("rss_mb", "again_mb"):
+                uvloop.run(ask_all(one.question("small"), 32, count=count // share, seconds=120))
+                values[name] = rss_mb(one.pid)
+            bench.note("memory", one, 0, others, **values)
 
 
 def _direct(bench: Bench, question: Question, scenario: str = "small") -> Question:

@@ -76,9 +76,11 @@ def summary(taken: Mapping[str, Any]) -> str:
 
 
 def write_page(results: Path) -> None:
-    """Fills the tables of docs/performance.md from the last results of each kind, and draws its chart."""
-    taken = json.loads(max(results.glob("*-peers.json")).read_text())
-    rows = taken["rows"]
+    """Fills the tables of docs/performance.md from the last results of each scenario, and draws its chart."""
+    files = [json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]
+    last = {row["scenario"]: taken for taken in files if taken["kind"] != "quick" for row in taken["rows"]}
+    rows = [row for scenario, taken in last.items() for row in taken["rows"] if row["scenario"] == scenario]
+    taken = files[-1]
     at = taken["machine"]
     machine = f"{taken['date']} UTC, {at['cores']} cores, Python {at['python']}; {others(rows)}."
     made = {"machine": machine, **{name: table(rows, name, "github") for name in COLUMNS}}
