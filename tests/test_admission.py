@@ -8,19 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from core.admission import (
-    ITEM_LIFE_S,
-    Outcome,
-    Reason,
-    Refusal,
-    Reservation,
-    Scope,
-    plan_finish,
-    plan_reserve,
-)
+from core.admission import Outcome, Reason, Refusal, Reservation, Scope, plan_finish, plan_reserve
 from core.breaker import Breaker
 from core.limits import Cost, Limit
-from core.plan import Image, Plan, Value
+from core.plan import Image, Plan, Value, kept_until
 from core.store.port import finish_in, reserve_in
 from core.throttle import Throttle
 
@@ -67,7 +58,7 @@ def test_an_admission_takes_from_all_at_once() -> None:
         f"rd{DAY}": 1,
         f"tm{MINUTE}": 300,
         "lr": NOW,
-        "x": NOW // 1000 + ITEM_LIFE_S,
+        "x": kept_until(NOW),
         "q": frozenset({f"{NOW + 60_000}.call"}),
         "nx": NOW + 1_000,
     }
@@ -87,7 +78,7 @@ def test_an_admission_takes_from_all_at_once() -> None:
 def test_a_scope_without_rules_admits_and_remembers_when_it_was_used() -> None:
     """What least recently used means rests on it."""
     image, reservation = admitted({}, scope=Scope("m#a"))
-    assert image == {"lr": NOW, "x": NOW // 1000 + ITEM_LIFE_S}
+    assert image == {"lr": NOW, "x": kept_until(NOW)}
     assert (reservation.slot_ms, reservation.lease, reservation.used) == (NOW, None, ())
 
 
@@ -222,6 +213,7 @@ def test_counters_that_are_out_of_date_are_dropped_with_an_admission() -> None:
 
 PLAIN = replace(SCOPE, throttle=Throttle())
 LATER = NOW + 2_000  # within the same minute
+COOLED: dict[str, Value] = {"c": LATER + 5, "x": kept_until(LATER + 5)}
 TOKENS, REQUESTS = f"tm{MINUTE}", f"rm{MINUTE}"
 
 
@@ -248,11 +240,11 @@ TOKENS, REQUESTS = f"tm{MINUTE}", f"rm{MINUTE}"
         pytest.param(Outcome(is_refund=True), HOUR_ENDS, {f"rh{HOUR}": 0, f"rd{DAY}": 0}, id="each window by itself"),
         pytest.param(Outcome(False), LATER, {"f": 1, "u": LATER + 15_000, "l": LATER}, id="a failure"),
         pytest.param(Outcome(None), LATER, {}, id="nothing said of the provider"),
-        pytest.param(Outcome(cool_until_ms=LATER + 5), LATER, {"c": LATER + 5}, id="a cooldown"),
+        pytest.param(Outcome(cool_until_ms=LATER + 5), LATER, COOLED, id="a cooldown"),
         pytest.param(
             Outcome(False, 0, cool_until_ms=LATER + 5),
             LATER,
-            {TOKENS: 0, "f": 1, "u": LATER + 15_000, "l": LATER, "c": LATER + 5},
+            {TOKENS: 0, "f": 1, "u": LATER + 15_000, "l": LATER, **COOLED},
             id="all of it",
         ),
     ],

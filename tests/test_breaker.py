@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.breaker import PROBE_MS, Breaker, cool, cooling_until, failed, open_until, pass_through, succeeded, unjudged
-from core.plan import Plan, Value, number
+from core.plan import Plan, Value, kept_until, number
 
 NOW = 1_800_000_000_000
 BREAKER = Breaker(failures=3, cooldown_ms=10_000, max_cooldown_ms=60_000)
@@ -248,18 +248,26 @@ def test_after_a_long_quiet_time_an_open_breaker_still_asks_one_probe_first() ->
 
 
 @pytest.mark.parametrize(
-    ("known", "said", "kept"),
+    ("known", "said", "is_kept"),
     [
-        pytest.param(None, NOW + 5, NOW + 5, id="the first"),
-        pytest.param(NOW + 5, NOW + 9, NOW + 9, id="a later one"),
-        pytest.param(NOW + 9, NOW + 5, NOW + 9, id="an earlier one shortens nothing"),
-        pytest.param(NOW - 9, NOW + 5, NOW + 5, id="one after another that is over"),
+        pytest.param(None, NOW + 5, True, id="the first"),
+        pytest.param(NOW + 5, NOW + 9, True, id="a later one"),
+        pytest.param(NOW + 9, NOW + 5, False, id="an earlier one shortens nothing"),
+        pytest.param(NOW - 9, NOW + 5, True, id="one after another that is over"),
     ],
 )
-def test_the_latest_cooldown_holds(known: int | None, said: int, kept: int) -> None:
-    item = Item({} if known is None else {"c": known})
+def test_the_latest_cooldown_holds(known: int | None, said: int, is_kept: bool) -> None:
+    before: dict[str, Value] = {} if known is None else {"c": known}
+    item = Item(before)
     item.cool(said)
-    assert item.image == {"c": kept}
+    assert item.image == ({"c": said, "x": kept_until(said)} if is_kept else before)
+
+
+def test_an_item_outlives_the_cooldown_that_it_holds() -> None:
+    """Of a month's quota, of a model that nobody asks meanwhile: the table would drop it after three days."""
+    item, until = Item({"lr": NOW, "x": kept_until(NOW)}), NOW + 31 * 86_400_000
+    item.cool(until)
+    assert number(item.image, "x") * 1000 > until
 
 
 @settings(deadline=None, max_examples=300)

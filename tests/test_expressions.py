@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.admission import Outcome, Reservation, Scope, plan_finish, plan_reserve
 from core.breaker import Breaker, cool
 from core.limits import Cost, Limit
-from core.plan import Image, Plan
+from core.plan import Image, Plan, kept_until
 from core.store.expressions import compile_plan, read_item, write_value
 from core.throttle import Throttle
 
@@ -154,13 +154,16 @@ SENT: dict[str, tuple[list[Plan], list[tuple[str, str]]]] = {
         finished(ALL, Outcome(tokens=0, cool_until_ms=NOW + 40_000)),
         [
             (
-                f"SET c = {NOW + 40_000} ADD tm29923815 -900 DELETE q ['{LEASE}']",
+                f"SET c = {NOW + 40_000}, x = {kept_until(NOW + 40_000)} ADD tm29923815 -900 DELETE q ['{LEASE}']",
                 f"(attribute_not_exists(c) OR c <= {NOW + 39_999})",
             ),
             (f"ADD tm29923815 -900 DELETE q ['{LEASE}']", ""),
         ],
     ),
-    "a cooldown": ([cool(NOW)], [(f"SET c = {NOW}", f"(attribute_not_exists(c) OR c <= {NOW - 1})")]),
+    "a cooldown": (
+        [cool(NOW)],
+        [(f"SET c = {NOW}, x = {kept_until(NOW)}", f"(attribute_not_exists(c) OR c <= {NOW - 1})")],
+    ),
     "sluice state reset": ([Plan(remove=["f", "u", "p", "l", "c"])], [("REMOVE f, u, p, l, c", "")]),
 }
 

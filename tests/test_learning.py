@@ -8,7 +8,7 @@ from core.admission import Outcome, Reservation, Scope, plan_finish, plan_reserv
 from core.breaker import Breaker
 from core.learning import learnt
 from core.limits import Cost, Limit
-from core.plan import Image, first_to_hold
+from core.plan import Image, first_to_hold, kept_until
 from core.providers.limit_headers import ReportedLimit
 from core.store.port import finish_in
 from tests.fake_upstream import DONE, FakeUpstream, answers_json, chunk, completion, event, events
@@ -108,7 +108,7 @@ def test_all_of_it_is_one_write() -> None:
     outcome = learnt(Outcome(True, tokens=3), [requests(0)], reservation, NOW)
     plan = first_to_hold(plan_finish(reservation, outcome, now_ms=NOW), held)
     assert plan
-    assert (plan.set, plan.add) == ({MINUTE: 30, "c": NOW + 20_000}, {TOKENS: -497})
+    assert (plan.set, plan.add) == ({MINUTE: 30, "c": NOW + 20_000, "x": kept_until(NOW + 20_000)}, {TOKENS: -497})
 
 
 # --- through a gateway

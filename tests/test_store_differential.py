@@ -68,6 +68,7 @@ class Model:
     scope: Scope
     counters: dict[tuple[str, str, int], int] = field(default_factory=dict)
     used_at: int | None = None
+    needed_until: int | None = None
     leases: dict[str, int] = field(default_factory=dict)  # when each expires
     next_slot: int | None = None
     failures: int = 0
@@ -128,7 +129,7 @@ class Model:
             self.next_slot = self.slot(now) + self.scope.throttle.min_interval_ms
         if is_tripped:
             self.probe, self.open_until = call_id, now + 30_000
-        self.used_at = now
+        self.used_at = self.needed_until = now
         return taken
 
     def is_past(self, counter: tuple[str, str, int], now: int) -> bool:
@@ -171,13 +172,14 @@ class Model:
             self.open_until, self.failed_at = now + rules.cooldown_ms, now
 
     def cool(self, until: int) -> None:
-        self.cool_until = until if self.cool_until is None else max(self.cool_until, until)
+        if self.cool_until is None or until > self.cool_until:
+            self.cool_until = self.needed_until = until
 
     def image(self) -> dict[str, object]:
         """As a store writes it."""
         known = {
             "lr": self.used_at,
-            "x": None if self.used_at is None else self.used_at // 1000 + 3 * 86_400,
+            "x": None if self.needed_until is None else self.needed_until // 1000 + 3 * 86_400,
             "nx": self.next_slot,
             "f": self.failures or None,
             "u": self.open_until,

@@ -12,10 +12,8 @@ from . import limits, throttle
 from .breaker import Breaker
 from .frozen import frozen
 from .limits import Cost, Limit, Window
-from .plan import Image, Plan, members, merged, number
+from .plan import Image, Plan, kept_until, members, merged, number
 from .throttle import Throttle
-
-ITEM_LIFE_S = 3 * 86_400  # after that nobody needs an item that was not touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def plan_reserve(
     full = [window for window, amount in zip(taken, used, strict=True) if window.is_over(amount)]
     if reasons := _reasons(scope, full, image, now_ms, max_wait_ms):
         return Refusal(scope, reasons)
-    plan = Plan(set={"lr": now_ms, "x": now_ms // 1000 + ITEM_LIFE_S})
+    plan = Plan(set={"lr": now_ms, "x": kept_until(now_ms)})
     if number(image, "lr") // 60_000 != now_ms // 60_000:  # else the last call has seen to it
         plan.remove = limits.stale(image, scope.day_starts, now_ms / 1000)
     limits.take(plan, taken)

@@ -16,7 +16,7 @@ nothing.
 
 from dataclasses import dataclass
 
-from .plan import Image, Plan, number
+from .plan import Image, Plan, kept_until, number
 
 PROBE_MS = 30_000
 
@@ -102,6 +102,6 @@ def _probe_failed(breaker: Breaker, failures_seen: int, probe_id: str, now_ms: i
 
 
 def cool(until_ms: int) -> Plan:
-    plan = Plan(set={"c": until_ms})
+    plan = Plan(set={"c": until_ms, "x": kept_until(until_ms)})
     plan.require("c", "at_most", until_ms - 1)
     return plan

@@ -10,6 +10,7 @@ from typing import Literal
 
 from .frozen import frozen
 
+ITEM_LIFE_S = 3 * 86_400  # after that nobody needs an item that was not touched
 Value = int | str | frozenset[str]
 Image = Mapping[str, Value]
 
@@ -91,6 +92,11 @@ def merged(plans: Iterable[Plan]) -> Plan:
 
 def first_to_hold(plans: Iterable[Plan], image: Image) -> Plan | None:
     return next((plan for plan in plans if plan.holds(image)), None)
+
+
+def kept_until(needed_until_ms: int) -> int:
+    """Unix seconds, as an item's `x` has it: a store that cleans up may drop it then."""
+    return needed_until_ms // 1000 + ITEM_LIFE_S
 
 
 def number(image: Image, attribute: str) -> int:
