@@ -243,6 +243,19 @@ def test_the_developer_is_heard_as_the_system_by_who_does_not_know_the_role(name
     assert messages[0]["role"] == "developer", "another model may be asked next"
 
 
+@pytest.mark.parametrize("name", ["groq", "cerebras", "mistral"])
+def test_who_refuses_reasoning_in_a_conversation_does_not_get_it(name: str) -> None:
+    said = {"role": "assistant", "content": "So", "reasoning_content": "hm"}
+    assert "reasoning_content" not in sent(name, {"messages": [USER, said, USER]})["messages"][1]
+    assert sent("deepseek", {"messages": [USER, said, USER]})["messages"][1] == said, "who wants it back gets it"
+
+
+@pytest.mark.parametrize("name", ["deepseek", "ollama", "mistral"])
+def test_who_knows_only_the_older_limit_of_tokens_is_told_it(name: str) -> None:
+    asked = sent(name, {"max_completion_tokens": 5})
+    assert (asked["max_tokens"], "max_completion_tokens" in asked) == (5, False)
+
+
 def test_google_in_openais_form_gets_its_signatures_back() -> None:
     body = {"messages": [USER, *WORDS["messages"][3:5]]}
     url = "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"

@@ -384,6 +384,20 @@ def test_reasoning_is_taken_out_of_a_conversation_and_nothing_else_is() -> None:
     assert body == before, "the caller's request is not ours to change: another model may be asked next"
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({"max_completion_tokens": 5, "max_tokens": 7, "n": 1}, {"n": 1, "max_tokens": 5}),
+        ({"max_completion_tokens": None, "max_tokens": 7}, {"max_completion_tokens": None, "max_tokens": 7}),
+        ({"n": 1}, {"n": 1}),
+    ],
+)
+def test_the_limit_of_tokens_has_its_older_name(asked: Json, sent: Json) -> None:
+    before = copy.deepcopy(asked)
+    assert quirks.limit_by_its_older_name(asked) == sent
+    assert asked == before
+
+
 # --- Lists of models
 
 

@@ -249,6 +249,18 @@ def without_reasoning(body: Json) -> Json:
     return {**body, "messages": messages}
 
 
+def limit_by_its_older_name(body: Json) -> Json:
+    """DeepSeek and Ollama pass over `max_completion_tokens` in silence, and know `max_tokens`.
+
+    https://github.com/earendil-works/pi/issues/8018, https://github.com/ollama/ollama/issues/7125, August 2026.
+    """
+    most = body.get("max_completion_tokens")
+    if most is None:
+        return body
+    rest = {name: value for name, value in body.items() if name != "max_completion_tokens"}
+    return {**rest, "max_tokens": most}
+
+
 def listed_models(body: Any) -> list[str]:
     """The ids in a provider's list of models, in any of its forms.
 

@@ -146,7 +146,7 @@ MISTRAL = Provider(
 
 DEEPSEEK = Provider(
     name="deepseek",
-    dialect=OpenAIDialect(),
+    dialect=OpenAIDialect(mend_request=quirks.limit_by_its_older_name),
     base_url="https://api.deepseek.com",
     capabilities=_TEXT - {"json_schema"},  # (m) JSON, but to no schema
 )
@@ -281,7 +281,8 @@ OLLAMA = Provider(
             quirks.arguments_as_object,
             quirks.empty_finish,
             quirks.finish_of_calls,
-        )
+        ),
+        mend_request=quirks.limit_by_its_older_name,
     ),
     base_url="http://localhost:11434/v1",
     needs_token=False,
