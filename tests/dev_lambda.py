@@ -5,6 +5,7 @@ for it, but counters may stay on this machine and the example's token is accepte
 """
 
 import asyncio
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -24,12 +25,17 @@ WRAPPER = ROOT / "src" / "functions" / "stream"
 @click.option("--port", default=8080)
 @click.option("--timeout", "time_s", default=60.0, help="The function's time-out in seconds.")
 def main(config: str, port: int, time_s: float) -> None:
-    sys.exit(asyncio.run(serve(config, port, time_s)))
+    try:
+        sys.exit(asyncio.run(serve(config, port, time_s)))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise click.ClickException(f"127.0.0.1:{port} is taken; --port chooses another one") from None
 
 
 async def serve(config: str, port: int, time_s: float) -> int:
     """The function's exit code."""
-    async with RuntimeApi() as api:
+    async with RuntimeApi() as api, FunctionUrl(api, port=port, time_s=time_s) as front:
         process = await asyncio.create_subprocess_exec(
             WRAPPER, sys.executable, env=environment(api, config), start_new_session=True
         )  # so that Ctrl-C is ours to hand on
@@ -40,15 +46,12 @@ async def serve(config: str, port: int, time_s: float) -> int:
         await asyncio.wait({ended, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if not ended.done():
-            async with FunctionUrl(api, port=port, time_s=time_s) as front:
-                click.echo(f"The function answers on {front.url}, and each answer streams.", err=True)
-                await ended
+            click.echo(f"The function answers on {front.url}, and each answer streams.", err=True)
         return await ended
 
 
 def environment(api: RuntimeApi, config: str) -> dict[str, str]:
     return {
-        "AWS_REGION": "eu-west-1",
         **read_environment(None),
         "PYTHONPATH": str(ROOT / "src"),
         "LAMBDA_TASK_ROOT": str(Path.cwd()),  # where the configuration and the state lie

@@ -18,7 +18,9 @@ import openai
 import orjson
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
+from tests.dev_lambda import main as dev_lambda
 from tests.dynamodb_endpoint import fresh_table
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, answers_json, chunk, completion, events
 from tests.function_url import EVENTS, FunctionUrl
@@ -481,6 +483,13 @@ async def test_make_dev_lambda_streams_until_it_is_told_to_stop(tmp_path: Path) 
     said, errors = await asyncio.wait_for(process.communicate(), 10)
     assert (process.returncode, errors) == (0, b"")
     assert b'"message":"request"' in said
+
+
+def test_make_dev_lambda_says_that_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        result = CliRunner().invoke(dev_lambda, ["--port", str(somebody.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "is taken; --port chooses another one" in result.output
 
 
 async def test_the_official_package_streams_through_the_function_url_with_state_in_dynamodb(
