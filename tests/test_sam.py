@@ -112,6 +112,15 @@ def test_a_parameter_reaches_the_alias_by_a_version_of_its_own(home: Path) -> No
     assert before != after
 
 
+def test_the_rest_api_streams_answers_and_hands_on_the_bytes_of_a_form(home: Path) -> None:
+    """What it does not know for bytes it takes for text, and a picture in a form would not survive that."""
+    (api,) = [one for one in translated(home, RestApi="on").values() if one["Type"] == "AWS::ApiGateway::RestApi"]
+    body = api["Properties"]["Body"]
+    methods = [path["x-amazon-apigateway-any-method"] for path in body["paths"].values()]
+    assert [one["x-amazon-apigateway-integration"]["responseTransferMode"] for one in methods] == ["STREAM"] * 2
+    assert body["x-amazon-apigateway-binary-media-types"] == ["multipart/form-data"]
+
+
 def test_the_build_holds_all_that_the_function_imports(built: Path) -> None:
     """As it is loaded here, by this machine's Python; shared objects go by another name there."""
     code = (
