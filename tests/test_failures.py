@@ -122,6 +122,7 @@ FAILURES: list[tuple[str, int, Any, type[UpstreamError], int, str | None]] = [
     ("openai", 400, openai("Use another name.", "unsupported_parameter"), Unsupported, 400, "unsupported"),
     ("openai", 400, openai("Unrecognized parameter: 'foo'", None), Unsupported, 400, "unsupported"),
     ("groq", 400, openai("'tools' is not supported with this model"), Unsupported, 400, "unsupported"),
+    ("mistral", 400, openai("Unexpected role 'user' after role 'tool'"), Unsupported, 400, "unsupported"),
     ("deepseek", 400, openai("The `reasoning_content` must be passed back."), Unsupported, 400, "unsupported"),
     ("google", 400, openai("Function call is missing a thought_signature."), Unsupported, 400, "unsupported"),
     ("cohere", 422, {"message": "this model does not support images"}, Unsupported, 422, "unsupported"),

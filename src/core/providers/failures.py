@@ -18,7 +18,7 @@ _UNSUPPORTED_CODES = {"unsupported_parameter", "unsupported_value", "unsupported
 _UNSUPPORTED = re.compile(
     r"(does not|doesn't|do not|don't) support|not (supported|enabled)|unsupported"
     r"|must be passed back|missing a thought_signature"  # DeepSeek and Gemini, of what another model never said
-    r"|(unknown|unrecognized|unexpected) (parameter|field|argument)|extra (inputs|fields) (are )?not permitted",
+    r"|(unknown|unrecognized|unexpected) (parameter|field|argument|role)|extra (inputs|fields) (are )?not permitted",
     re.IGNORECASE,
 )
 _DAILY = re.compile(r"per[ -]day|daily|byday|per 86400 ?s", re.IGNORECASE)  # a model's own, as far as is known
