@@ -111,7 +111,8 @@ def test_every_scope_of_the_configuration_is_listed_with_what_is_used_and_what_t
 def test_the_table_says_the_same_to_people(command: Command) -> None:
     now = time.time()
     command.write("m#demo/a", lr=int(now * 1000), **{f"rm{int(now // 60)}": 7, f"rm{int(now // 60) + 1}": 7})
-    command.write("m#demo/b", f=3, u=int(now * 1000) + 60_000)
+    later = int(now * 1000) + 60_000
+    command.write("m#demo/b", f=3, u=later, q=frozenset({f"{later}.x"}))
     code, out = command()
     assert code == 0, out
     lines = out.splitlines()
@@ -121,6 +122,7 @@ def test_the_table_says_the_same_to_people(command: Command) -> None:
     assert "7 of 30 requests/minute" in a
     assert "fine" in a
     assert datetime.fromtimestamp(now, UTC).astimezone().strftime("%Y-%m-%d") in a
+    assert " 1 of 4 " in b
     assert re.search(r"open until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", b)
     assert TOKEN not in out
 

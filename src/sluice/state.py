@@ -57,7 +57,7 @@ def show(loaded: Loaded, *, as_json: bool) -> str:
         {
             "scope": row.scope.key,
             "used": "\n".join(f"{used:,} of {most:,} {rule.replace('_per_', '/')}" for rule, used, most in row.used),
-            "in flight": str(row.in_flight or ""),
+            "in flight": "" if (most := row.scope.throttle.max_in_flight) is None else f"{row.in_flight} of {most}",
             "health": _health(row),
             "last request": _local(row.last_request),
         }
@@ -69,17 +69,17 @@ def show(loaded: Loaded, *, as_json: bool) -> str:
 def reset(loaded: Loaded, name: str) -> str:
     """Close the breaker and end the cooldown of a model, or of all models of a provider entry. Counters stay."""
     models = build_catalog(loaded).models
-    scopes = [model.scope for model in models if name in (model.name, model.provider, *model.aliases)]
-    scopes += [model.account for model in models if model.provider == name and model.account]
-    if not scopes:
+    keys = {model.scope.key for model in models if name in (model.name, model.provider, *model.aliases)}
+    keys |= {model.account.key for model in models if model.provider == name and model.account}
+    if not keys:
         raise click.ClickException(f"{name} is neither a model nor a provider of this configuration")
 
     async def clear(store: StateStore) -> None:
-        for key in {scope.key for scope in scopes}:
+        for key in keys:
             await store.write(key, Plan(remove=_HEALTH))
 
     _with_store(loaded, clear)
-    return f"cleared: {', '.join(sorted({scope.key for scope in scopes}))}"
+    return f"cleared: {', '.join(sorted(keys))}"
 
 
 def create_table(loaded: Loaded) -> str:
