@@ -87,8 +87,7 @@ class Settlement:
     async def settle_charge(self, call: Call) -> None:
         used = call.usages[0] if len(call.usages) == 1 else summed(call.usages)
         call.record.note_usage(used)
-        if call.charge is not None:
-            await self._ledger.settle_charge(call.charge, tokens=tokens_in(used))
+        await self._ledger.settle_charge(call.charge, tokens=tokens_in(used))
 
     def _may_park(self, error: UpstreamError, grant: Grant, call: Call) -> bool:
         """In a category: whether it would be worth asking again, should nobody else have room."""
