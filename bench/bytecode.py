@@ -12,6 +12,7 @@ IMPORTED = (
     "functions.handler",
     "functions.lambda_stream.loop",
     "core.http_client.httpx",
+    "core.routes.api",
     "aws_lambda_powertools.metrics",
     "boto3",
 )

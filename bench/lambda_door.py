@@ -150,7 +150,8 @@ async def measure_starts(folder: Path, rounds: int) -> None:
     rows = [(name, *(statistics.median(values) for values in zip(*runs, strict=True))) for name, runs in found.items()]
     print(tabulate(rows, ["process start to first /next", "ms", "of the CPU", "MB"], floatfmt=".0f"), end="\n\n")
     at_start = imports(aiohttp, with_all, "import functions.lambda_stream.loop, functions.handler", rounds)
-    all_of_it = imports(aiohttp, with_all, "import functions.handler, boto3, aws_lambda_powertools.metrics", rounds)
+    later_too = "import functions.handler, core.routes.api, boto3, aws_lambda_powertools.metrics"
+    all_of_it = imports(aiohttp, with_all, later_too, rounds)
     later = {name: ms for name, ms in all_of_it.items() if name not in at_start}
     for title, took in (("imported at start", at_start), ("imported on first use", later)):
         table = sorted(((ms, name) for name, ms in took.items() if ms >= SHOWN_MS), reverse=True)
