@@ -150,6 +150,18 @@ def test_reset_clears_breaker_and_cooldown_and_keeps_what_was_counted(
         assert images[key] == (counted if key in cleared else {**counted, "f": 3, "u": later, "l": 1, "c": later})
 
 
+@pytest.mark.parametrize(
+    "args", [("--config", "sub/config.yaml", "reset", "demo/a"), ("reset", "demo/a", "--config", "sub/config.yaml")]
+)
+def test_the_configuration_may_be_named_before_the_subcommand_or_behind_it(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    state = State(path=str(tmp_path / "state.db"))
+    (tmp_path / "sub").mkdir()
+    write_config(tmp_path / "sub", state)
+    assert Command(tmp_path, state)(*args) == (0, "cleared: m#demo/a\n")
+
+
 def test_reset_of_what_is_not_there_names_it(command: Command) -> None:
     code, out = command("reset", "demo/z")
     assert code == 1

@@ -2,14 +2,11 @@
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import click
 
 from core import __version__
-
-if TYPE_CHECKING:
-    from core.config import Loaded
 
 _config = click.option(
     "--config",
@@ -86,31 +83,36 @@ def explain(config: Path, env_file: Path | None, key: str | None, request: Binar
 @click.pass_context
 def state(context: click.Context, config: Path, env_file: Path | None, as_json: bool) -> None:
     """Show what is used of every limit, which breakers are open, and who is cooling until when."""
+    if context.invoked_subcommand is not None:  # which takes the options too, and has ours by default
+        context.default_map = {name: {"config": config, "env_file": env_file} for name in state.commands}
+        return
     from .environment import read_config, read_environment
     from .state import show
 
-    context.obj = read_config(config, read_environment(env_file))
-    if context.invoked_subcommand is None:
-        click.echo(show(context.obj, as_json=as_json))
+    click.echo(show(read_config(config, read_environment(env_file)), as_json=as_json))
 
 
 @state.command("reset")
+@_config
+@_env_file
 @click.argument("name")
-@click.pass_obj
-def state_reset(loaded: "Loaded", name: str) -> None:
+def state_reset(config: Path, env_file: Path | None, name: str) -> None:
     """Close the breaker, end the cooldown. NAME is a model or a provider; what was counted stays."""
+    from .environment import read_config, read_environment
     from .state import reset
 
-    click.echo(reset(loaded, name))
+    click.echo(reset(read_config(config, read_environment(env_file)), name))
 
 
 @state.command("create-table")
-@click.pass_obj
-def state_create_table(loaded: "Loaded") -> None:
+@_config
+@_env_file
+def state_create_table(config: Path, env_file: Path | None) -> None:
     """Make the DynamoDB table on an endpoint, for local use."""
+    from .environment import read_config, read_environment
     from .state import create_table
 
-    click.echo(create_table(loaded))
+    click.echo(create_table(read_config(config, read_environment(env_file))))
 
 
 if __name__ == "__main__":
