@@ -3,8 +3,9 @@
 `told` is given it; after each test `conftest.py` asks `seen`, and fails the test whose gateway has sung.
 """
 
-CALLER = "caller-canary-0123456789abcdef"
-UPSTREAM = "upstream-canary-fedcba9876543210"
+# Letters that no number, no id in hex and no word has in such a row: no piece of them comes up by chance.
+CALLER = "caller-canary-kqzvwxjygbtmhrpl"
+UPSTREAM = "upstream-canary-zxqjvkwyphgmbtrl"
 _SEEN: list[str] = []
 
 

@@ -31,9 +31,9 @@ from tests.running_gateway import TOKEN, UPSTREAM_TOKEN, RunningGateway, ask, mo
 
 PROMPT = "prompt-canary-how-do-zebras-sleep"
 ANSWER = "answer-canary-standing-up"
-URL_KEY = "url-canary-00112233445566"
-HEADER_KEY = "header-canary-77889900aabb"
-WRONG_TOKEN = "wrong-canary-ccddeeff0011"
+URL_KEY = "url-canary-vxzqkjwygbphmt"
+HEADER_KEY = "header-canary-jqxzkvwyhpgm"
+WRONG_TOKEN = "wrong-canary-wvqxjzkyhgpb"
 CANARIES = (TOKEN, UPSTREAM_TOKEN, URL_KEY, HEADER_KEY, WRONG_TOKEN, PROMPT, ANSWER)
 
 QUOTES_ALL = {"message": f"{UPSTREAM_TOKEN} {HEADER_KEY} {URL_KEY} {PROMPT}", "param": None, "code": None, "type": None}
@@ -106,7 +106,7 @@ EXCHANGES: list[tuple[str, bool, Script, int]] = [
 
 
 def models(url: str) -> list[dict[str, Any]]:
-    timeouts = {"first_token": 0.2, "response": 0.2, "connect": 0.2}
+    timeouts = {"first_token": 1, "response": 1, "connect": 1}
     common: dict[str, Any] = {"timeouts": timeouts, "headers": {"x-api-key": HEADER_KEY}}
     with_key = {**model(url, "url-key", **common), "url": f"{url}/v1/chat/completions?key={URL_KEY}"}
     del with_key["base_url"]

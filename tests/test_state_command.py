@@ -18,11 +18,12 @@ from core.plan import Plan
 from core.store import make_store
 from core.store.dynamodb_client import make_client
 from core.store.port import StateStore
+from tests.canaries import CALLER
 from tests.dynamodb_endpoint import CREDENTIALS, fresh_table
 from tests.proxy import Proxy
 from tests.served import sluice
 
-TOKEN = "caller-canary-0123456789abcdef"
+TOKEN = CALLER
 MODELS = [
     {"name": "demo/a", "provider": "demo", "requests_per_minute": 30, "tokens_per_day": 50_000, "aliases": ["quick"]},
     {"name": "demo/b", "provider": "demo", "max_in_flight": 4},
