@@ -1,4 +1,4 @@
-"""`python -m bench.lambda_door`: how soon a function is there, and how long a chunk takes through it.
+"""`python -m bench.lambda_door`: how soon a function is there and has answered, and how long a chunk takes through it.
 
 Lambda is the Runtime API of the tests, on this machine: no network, no AWS. The function is a process of its own, which
 the exec wrapper starts; the provider shares this process and its clock with the Runtime API.
@@ -19,6 +19,8 @@ from pathlib import Path
 import orjson
 from tabulate import tabulate
 
+from core.config.schema import State
+from tests.dynamodb_endpoint import CREDENTIALS, dynalite_endpoint, fresh_table, why_no_dynalite
 from tests.fake_upstream import DONE, Exchange, FakeUpstream, answers_json, chunk, completion
 from tests.function_url import EVENTS
 from tests.lambda_function import SRC, STOCK, config_file, function, until_ready
@@ -46,6 +48,16 @@ async def cold_start(config: str, cache: str) -> tuple[float, float, float]:
             await until_ready(api)
             took = time.perf_counter() - began
             return took * 1000, *used_by(running.process.pid)
+
+
+async def first_answer(config: str, cache: str) -> float:
+    """Milliseconds from the start of a process to the end of the answer to a question that was there already."""
+    async with RuntimeApi() as api:
+        answer, began = api.invoke(event()), time.perf_counter()
+        async with function(api, config, PYTHONPYCACHEPREFIX=cache, PYTHONDONTWRITEBYTECODE="1"):
+            await answer.until(lambda a: a.is_over.is_set(), 60)
+            assert b"choices" in answer.body, answer.body
+            return (time.perf_counter() - began) * 1000
 
 
 def used_by(pid: int) -> tuple[float, float]:
@@ -127,6 +139,7 @@ async def measure(rounds: int, chunks: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         await measure_starts(folder, rounds)
+        await measure_first_answers(folder, rounds)
         await measure_answers(folder, chunks)
 
 
@@ -157,6 +170,27 @@ async def measure_starts(folder: Path, rounds: int) -> None:
         table = sorted(((ms, name) for name, ms in took.items() if ms >= SHOWN_MS), reverse=True)
         table.append((sum(took.values()), "all"))
         print(tabulate(table, ["ms", title], floatfmt=".0f"), end="\n\n")
+
+
+async def measure_first_answers(folder: Path, rounds: int) -> None:
+    """With the table on this machine, at a DynamoDB endpoint that is a process of its own."""
+    if why_not := why_no_dynalite():
+        print(f"the first answer was not measured: {why_not}")
+        return
+    os.environ |= CREDENTIALS
+    found = {}
+    with dynalite_endpoint() as endpoint:
+        async with FakeUpstream() as upstream:
+            upstream.script = answers_json(completion())
+            for store in ("memory", "dynamodb"):
+                state = fresh_table(endpoint, timeout_ms=150) if store == "dynamodb" else State(store="memory")
+                (folder / store).mkdir()
+                written = state.model_dump(exclude={"path"}, exclude_none=True)
+                config = config_file(folder / store, model(upstream.url), state=written)
+                cache = bytecode(folder / store, "all", config)
+                found[store] = statistics.median([await first_answer(config, cache) for _ in range(rounds)])
+    print(f"process start to the end of the first answer: {found['dynamodb']:.0f} ms,", end=" ")
+    print(f"{found['memory']:.0f} with state in memory")
 
 
 async def measure_answers(folder: Path, chunks: int) -> None:
