@@ -142,6 +142,41 @@ async def test_no_header_is_added_but_those_that_http_needs(client: HttpClient, 
         assert seen.headers == {"host": host, "content-length": "7", "user-agent": "sluice", "x-own": "1"}
 
 
+async def test_a_name_and_a_password_in_the_address_are_sent_as_a_header(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    await fetch(client, upstream.url.replace("://", "://me:p%40ss@") + "/v1")
+    seen = upstream.requests[0]
+    assert (seen.path, seen.headers["authorization"]) == ("/v1", "Basic bWU6cEBzcw==")
+
+
+@pytest.mark.parametrize("value", ["one\r\nx-two: 2", "one\ntwo", "one\rtwo"])
+async def test_a_header_never_becomes_two(client: HttpClient, upstream: FakeUpstream, value: str) -> None:
+    with pytest.raises((ValueError, HttpClientError)):
+        await client.send(post(upstream.url, x_one=value), connect_s=2, headers_s=2)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("kind", ["aiohttp"])
+async def test_an_answer_that_does_not_wait_for_the_end_of_a_large_body_is_heard(client: HttpClient) -> None:
+    """It comes while the rest is being sent, and the other side reads no more of it. httpx sends all of it first."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        await client_closed.wait()
+        writer.close()
+
+    client_closed = asyncio.Event()
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        request = HttpRequest(address, {}, b"x" * 20_000_000)
+        response = await client.send(request, connect_s=2, headers_s=2)
+        assert (response.status, await rest_of(response)) == (413, b"no")
+        await response.aclose()
+        client_closed.set()
+
+
 async def test_a_request_without_a_body_is_a_get_with_none(client: HttpClient, upstream: FakeUpstream) -> None:
     response = await client.send(HttpRequest(upstream.url, {}, b"", "GET"), connect_s=2, headers_s=2)
     await rest_of(response)

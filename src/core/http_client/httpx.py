@@ -1,6 +1,7 @@
 """The HTTP client on httpx: for those who prefer it, and the judge of the other in the contract suite."""
 
 import asyncio
+import base64
 import ssl
 from collections.abc import AsyncIterator
 
@@ -19,7 +20,10 @@ class HttpxClient:
     async def send(self, request: HttpRequest, *, connect_s: float, headers_s: float) -> "HttpxResponse":
         timeout = {"connect": connect_s, "pool": connect_s, "read": None, "write": None}
         url = httpx.URL(request.url)
-        headers = {"host": url.netloc.decode("ascii"), **request.headers}
+        own = {"host": url.netloc.decode("ascii")}
+        if url.userinfo:
+            own["authorization"] = "Basic " + base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
+        headers = {**own, **request.headers}
         if request.tls_name:
             headers["connection"] = "close"  # its pool does not tell connections apart by the name
         extensions = {"timeout": timeout, "sni_hostname": request.tls_name or None}

@@ -12,7 +12,7 @@ from ..frozen import frozen
 
 @frozen
 class HttpRequest:
-    """`url` is sent as it stands, already encoded. Redirects are never followed.
+    """`url` is sent as it stands, already encoded; a name and password in it as a header. Redirects are never followed.
 
     `tls_name`: whose certificate must be shown, where the host in `url` is only a number; a connection that was made
     for one name serves no other.
