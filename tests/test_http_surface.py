@@ -113,7 +113,9 @@ async def test_chat_is_answered_on_both_paths(gateway: RunningGateway, path: str
     assert answer.headers["x-sluice-attempts"] == "1"
 
 
-@pytest.mark.parametrize("path", ["/nope", "/", "/v1", "/v1/chat/completions/", "/ping/", "/docs", "/v1/%ff%00"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/", "/v1", "/v1/chat/completions/", "/ping/", "/docs", "/v1/%ff%00", "/ping%0A"]
+)
 async def test_an_unknown_path_is_not_found(gateway: RunningGateway, path: str) -> None:
     assert is_refusal(await gateway.client.get(path), 404, "not_found")
 

@@ -211,11 +211,11 @@ def workers(running: Served) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def test_every_path_of_ours_is_a_label_of_its_own() -> None:
+async def test_every_path_of_ours_is_a_label_of_its_own() -> None:
     metrics = Metrics()
     loaded = load(yaml.safe_dump(configuration(model("http://upstream"))), name="test.yaml", env={})
     front_door: Any = build(loaded, Recorder(), version="test", started=1, routes=[metrics.routes])._surface
-    api = front_door._app._others()
+    api = await front_door._app._load()
     assert isinstance(api, FastAPI)
     paths = api.openapi()["paths"]
     assert {"/metrics", "/v1/chat/completions", "/v1/models/{name}"} <= set(paths)

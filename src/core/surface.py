@@ -1,11 +1,9 @@
 """The HTTP surface as one ASGI application: routes behind the front door, OpenAI's error form, CORS if asked for."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from .auth import Keyring
@@ -15,12 +13,13 @@ from .front_door import BODY_S, FrontDoor, Places
 from .gateway import Gateway
 from .ledger import Ledger
 from .retries import RetryPolicy
-from .routes.chat import Shortcut, chat_endpoint
+from .routes.chat import chat_routes
+from .routes.health import health_routes
+from .routes.straight import Shortcut, StraightRoute
 from .telemetry import Telemetry
 from .upstream import Upstream
 
-if TYPE_CHECKING:
-    from .routes.api import MakeRoutes
+MakeRoutes = Callable[[Catalog, Ledger], Iterable[StraightRoute]]
 
 _EXPOSED = [
     "x-request-id",
@@ -47,7 +46,7 @@ class Door:
     started: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     clock: Callable[[], float] = time.time
-    routes: "Sequence[MakeRoutes]" = ()
+    routes: Sequence[MakeRoutes] = ()
     body_s: float = BODY_S
     places: Places = field(default_factory=Places)
     may_fetch: Callable[[IpAddress], bool] = is_public
@@ -55,16 +54,18 @@ class Door:
 
 def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Door) -> ASGIApp:
     gateway = Gateway(catalog, upstream, ledger, door.telemetry, retry=door.retry)
-    chat = chat_endpoint(gateway)
+    straight = [*chat_routes(gateway), *health_routes(catalog, ledger)]
+    for make_routes in door.routes:
+        straight += make_routes(catalog, ledger)
 
     def make_others() -> ASGIApp:
         from .routes.api import make_api
 
-        return make_api(gateway, chat, catalog, ledger, version=door.version, started=door.started, more=door.routes)
+        return make_api(gateway, catalog, straight, version=door.version, started=door.started)
 
     server = catalog.config.server
     app: ASGIApp = FrontDoor(
-        Shortcut(chat, make_others),
+        Shortcut(straight, make_others),
         keyring=Keyring(catalog.config.auth.keys),
         max_body_bytes=server.max_body_bytes,
         max_in_flight=server.max_in_flight,
@@ -73,6 +74,8 @@ def make_surface(catalog: Catalog, upstream: Upstream, ledger: Ledger, door: Doo
         body_s=door.body_s,
     )
     if server.cors_origins:
+        from starlette.middleware.cors import CORSMiddleware
+
         app = CORSMiddleware(
             app,
             allow_origins=server.cors_origins,

@@ -12,19 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.types import Receive, Scope, Send
 
 from core.admission import Refusal
 from core.breaker import cooling_until, open_until
 from core.catalog import Catalog, Model
 from core.ledger import Ledger
 from core.plan import Image
+from core.routes.straight import StraightRoute, send_whole
 from core.telemetry import Record
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name for it
+_TEXT = (b"content-type", CONTENT_TYPE_LATEST.encode())
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 _OVERHEAD = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 # Whoever calls chooses the path, and need not have a key for it: only ours become labels.
@@ -111,17 +113,14 @@ class Metrics:
         MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
         return generate_latest(everybody)
 
-    def routes(self, catalog: Catalog, ledger: Ledger) -> APIRouter:
-        router = APIRouter()
-
-        @router.get("/metrics", summary="Prometheus text")
-        async def metrics() -> Response:
+    def routes(self, catalog: Catalog, ledger: Ledger) -> list[StraightRoute]:
+        async def metrics(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
             now_ms, images = ledger.now_ms(), await ledger.images(catalog.models)
             states = CollectorRegistry()
             states.register(_Now(catalog.models, images, now_ms))
-            return Response(self.text() + generate_latest(states), media_type=CONTENT_TYPE_LATEST)
+            await send_whole(send, self.text() + generate_latest(states), [_TEXT])
 
-        return router
+        return [StraightRoute("GET", "/metrics", metrics, {"name": "metrics", "summary": "Prometheus text"})]
 
 
 def _of(metric: Any, *labels: str) -> Any:

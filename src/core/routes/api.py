@@ -1,41 +1,28 @@
-"""What FastAPI answers: all but the chats, which it only documents. Its own verdicts are said in OpenAI's form."""
+"""What FastAPI answers: all but the straight routes, which it only documents; its own verdicts in OpenAI's form."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from ..answers import in_wire_form
 from ..catalog import Catalog
 from ..errors import GatewayError, MethodNotAllowed, NotFound
 from ..gateway import Gateway
-from ..ledger import Ledger
 from ..store.port import StoreError
-from .chat import CHAT_PATHS, Endpoint
 from .embeddings import embedding_routes
-from .health import health_routes
 from .images import image_routes
 from .models import model_routes
-from .openapi import CHAT
+from .straight import StraightRoute
 
 _LOG = logging.getLogger("sluice")
 
-MakeRoutes = Callable[[Catalog, Ledger], APIRouter]
-
 
 def make_api(
-    gateway: Gateway,
-    chat: Endpoint,
-    catalog: Catalog,
-    ledger: Ledger,
-    *,
-    version: str,
-    started: int,
-    more: Sequence[MakeRoutes],
+    gateway: Gateway, catalog: Catalog, straight: Iterable[StraightRoute], *, version: str, started: int
 ) -> FastAPI:
-    """`more`: paths that only one door has."""
     api = FastAPI(
         title="Sluice",
         version=version,
@@ -50,18 +37,16 @@ def make_api(
             Exception: _answer_bug,
         },
     )
-    for path in CHAT_PATHS:
-        is_shown = path == CHAT_PATHS[0]
-        api.add_api_route(
-            path, chat, methods=["POST"], openapi_extra=CHAT, include_in_schema=is_shown, response_model=None
-        )
+    for route in straight:
+        api.add_api_route(route.path, _never_asked, methods=[route.method], **route.documented)
     api.include_router(embedding_routes(gateway))
     api.include_router(image_routes(gateway))
     api.include_router(model_routes(catalog, started))
-    api.include_router(health_routes(catalog, ledger))
-    for make_routes in more:
-        api.include_router(make_routes(catalog, ledger))
     return api
+
+
+async def _never_asked() -> Response:
+    raise HTTPException(404)  # but by a line end behind the path, which FastAPI's patterns let pass
 
 
 async def _answer(request: Request, error: Exception) -> Response:

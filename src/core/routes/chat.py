@@ -1,90 +1,57 @@
-"""`POST /v1/chat/completions`. FastAPI documents it; a request reaches its endpoint straight (`Shortcut`)."""
+"""`POST /v1/chat/completions`."""
 
-import functools
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from ..answers import Answer, EventStream
 from ..gateway import Gateway
+from .openapi import CHAT
+from .straight import StraightRoute, send_whole
 
+_JSON = (b"content-type", b"application/json")
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the stream
 ]
 _SAID = {b"true": True, b"false": False}
-CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def chat_endpoint(gateway: Gateway) -> Endpoint:
-    async def chat(request: Request) -> Response:
-        scope = request.scope
+def chat_routes(gateway: Gateway) -> list[StraightRoute]:
+    async def chat(scope: Scope, receive: Receive, send: Send) -> None:
         answer = await gateway.chat(
-            await _body(request.receive),
+            await _body(receive),
             scope["sluice.caller"],
             scope["sluice.record"],
             until=scope.get("sluice.deadline", math.inf),
             recovers=_recovers(scope),
         )
-        return EventStreamResponse(answer) if isinstance(answer, EventStream) else AnswerResponse(answer)
+        await (_send_stream(answer, send) if isinstance(answer, EventStream) else _send_answer(answer, send))
 
-    return chat
-
-
-class Shortcut:
-    """Chats go straight to their endpoint, all else through FastAPI, which takes two hundred function calls to find it.
-
-    What the endpoint raises is the front door's to answer. FastAPI is a third of what a function loads before it can
-    answer, so it is made for the first request that is no chat.
-    """
-
-    def __init__(self, chat: Endpoint, make_others: Callable[[], ASGIApp]) -> None:
-        self._chat = chat
-        self._others = functools.cache(make_others)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in CHAT_PATHS and scope["method"] == "POST":
-            response = await self._chat(Request(scope, receive))
-            await response(scope, receive, send)
-        else:
-            await self._others()(scope, receive, send)
+    documented = {"name": "chat", "openapi_extra": CHAT}
+    return [
+        StraightRoute("POST", "/v1/chat/completions", chat, documented),
+        StraightRoute("POST", "/chat/completions", chat, {**documented, "include_in_schema": False}),
+    ]
 
 
-class AnswerResponse(Response):
-    """JSON as it is: Starlette would look through its headers for what we know is not there."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = answer.body
-        length = (b"content-length", b"%d" % len(answer.body))
-        self.raw_headers = [(b"content-type", b"application/json"), length, *_encoded(answer.headers)]
+async def _send_answer(answer: Answer, send: Send) -> None:
+    await send_whole(send, answer.body, [_JSON, *_encoded(answer.headers)])
 
 
-class EventStreamResponse(Response):
+async def _send_stream(stream: EventStream, send: Send) -> None:
     """Sends events as they come and closes their source whatever happens, so that no upstream outlives its client."""
-
-    def __init__(self, stream: EventStream) -> None:
-        self.status_code = 200
-        self.background = None
-        self._stream = stream
-        self.raw_headers = [*_STREAM_HEADERS, *_encoded(stream.headers)]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for event in self._stream.events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            await self._stream.events.aclose()
-            await self._stream.close()
+    headers = [*_STREAM_HEADERS, *_encoded(stream.headers)]
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for event in stream.events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        await stream.events.aclose()
+        await stream.close()
 
 
 async def _body(receive: Receive) -> bytes:

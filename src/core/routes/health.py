@@ -3,29 +3,34 @@
 import asyncio
 import time
 
-from fastapi import APIRouter, Response
+from starlette.types import Receive, Scope, Send
 
 from ..catalog import Catalog
 from ..ledger import Ledger
 from ..store.port import StoreError
+from .straight import StraightRoute, send_whole
 
 FRESH_S = 1.0  # strangers may ask as often as they like: the store is looked at once in this time
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-def health_routes(catalog: Catalog, ledger: Ledger) -> APIRouter:
-    router, look = APIRouter(), _Look(catalog, ledger)
+def health_routes(catalog: Catalog, ledger: Ledger) -> list[StraightRoute]:
+    look = _Look(catalog, ledger)
 
-    @router.get("/ping", summary="Whether the process answers")
-    async def ping() -> Response:
-        return Response("OK", media_type="text/plain")
+    async def ping(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        await send_whole(send, b"OK", [_TEXT])
 
-    @router.get("/ready", summary="Whether requests can be served: configuration and store are fine")
-    async def ready() -> Response:
+    async def ready(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
         if await look.is_fine():
-            return Response("OK", media_type="text/plain")
-        return Response("the store does not answer", 503, {"retry-after": "1"}, "text/plain")
+            await send_whole(send, b"OK", [_TEXT])
+        else:
+            await send_whole(send, b"the store does not answer", [_TEXT, (b"retry-after", b"1")], status=503)
 
-    return router
+    ready_means = "Whether requests can be served: configuration and store are fine"
+    return [
+        StraightRoute("GET", "/ping", ping, {"name": "ping", "summary": "Whether the process answers"}),
+        StraightRoute("GET", "/ready", ready, {"name": "ready", "summary": ready_means}),
+    ]
 
 
 class _Look:
