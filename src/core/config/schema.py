@@ -75,7 +75,9 @@ StoreFailure = Literal["local", "deny"]
 
 
 class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    """`defer_build`: half of them are never validated by themselves, and of the others not all in every process."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Limits(Block):
