@@ -5,7 +5,7 @@ image may carry it out: if it does not hold, the store judges anew by the image 
 """
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from . import breaker as breakers
 from . import limits, throttle
@@ -16,7 +16,7 @@ from .plan import Image, Plan, kept_until, members, merged, number
 from .throttle import Throttle
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scope:
     """What limits hold for: a model (`m#name`), a provider's account (`p#name`) or a caller's key (`k#name`)."""
 
@@ -33,7 +33,7 @@ class Scope:
         return not (self.limits or self.breaker or self.throttle.max_in_flight or self.throttle.min_interval_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reason:
     """Why not: a limit's rule, `cooldown`, `breaker`, `in_flight` or `interval`; until when (ms), None: never."""
 
@@ -41,7 +41,7 @@ class Reason:
     until_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refusal:
     scope: Scope
     reasons: tuple[Reason, ...]

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from .admission import Refusal
 from .catalog import Model
 from .errors import GatewayError, InvalidRequest, RateLimited, TooLong, Unavailable, Unsupported, UpstreamError
+from .frozen import frozen
 from .retries import cooldown_of
 
 Kind = Literal["need", "room", "breaker", "upstream"]
@@ -15,7 +15,7 @@ _LENGTHS = frozenset({"max_request_length", "context_tokens", "tokens_per_minute
 _ROOMS = frozenset({"busy", "exhausted"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempt:
     """Why one candidate did not answer: it lacks what the request needs, has no room, its breaker is open, or it was
     asked and failed, with `error`. `until_ms`: when it may have room, None: not known, or never.

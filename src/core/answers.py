@@ -4,7 +4,6 @@ import functools
 import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from .admission import Reservation
@@ -30,7 +29,7 @@ class Answer:
     media_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventStream:
     """An answer that has begun. `events` yields bytes for the wire; whoever sends them calls `close` in the end."""
 

@@ -3,17 +3,17 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .admission import Scope
 from .catalog import limits_of
 from .config import KeyEntry
 from .errors import Unauthorized
+from .frozen import frozen
 
 LOCAL_TOKEN = "sluice-local-development"  # noqa: S105 - the example's, public, accepted on loopback only
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caller:
     """A configured key: `entry` holds its limits and what it is confined to."""
 

@@ -14,14 +14,13 @@ max_cooldown no longer counts, and after twice that time the doublings begin ane
 nothing.
 """
 
-from dataclasses import dataclass
-
+from .frozen import frozen
 from .plan import Image, Plan, kept_until, number
 
 PROBE_MS = 30_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Breaker:
     failures: int = 1
     cooldown_ms: int = 15_000

@@ -14,13 +14,14 @@ from .config.schema import Breaker as BreakerBlock
 from .config.schema import Kind, Limits, Settings
 from .config.schema import Throttle as ThrottleBlock
 from .config.schema import Timeouts as TimeoutsBlock
+from .frozen import frozen
 from .limits import Limit
 from .providers.dialect import Endpoint, Provider
 from .providers.images import images_at
 from .throttle import Throttle
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timeouts:
     """Seconds. `response`: the first byte of a whole answer; `buffered_total`: all of it; `total`: all of a stream."""
 
@@ -63,7 +64,7 @@ class Model:
     key_source: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Catalog:
     """`models` in configuration order; `by_name` knows aliases too."""
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from .body import read_object, require
 from .errors import InvalidRequest
+from .frozen import frozen
 from .picture import Picture, read_picture
 
 ANY = "all"  # the older form's word for any model of images
@@ -15,7 +15,7 @@ _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _PARTS = frozenset({"image", "image[]", "mask"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """A picture that came with the request, to be changed; `name` is its field's: `image`, `image[]` or `mask`."""
 
@@ -23,7 +23,7 @@ class Part:
     picture: Picture
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drawing:
     """`body` is the request in OpenAI's form and is never changed; `length` is its size in bytes, less `parts`.
 

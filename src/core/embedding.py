@@ -1,12 +1,12 @@
 """A caller's request for embeddings; like a chat, all but `model` reaches the provider as it came."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from .body import read_object, require
+from .frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Embedding:
     """`body` is the request as it came and is never changed; `length` is its size in bytes."""
 

@@ -4,18 +4,18 @@ Pure, and by the very rules that decide: what is said here is what would happen 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from . import routing
 from .admission import Reason, Refusal, Scope, plan_reserve
 from .auth import Caller
 from .catalog import Catalog, Model
+from .frozen import frozen
 from .limits import Cost, Window, windows
 from .need import Need, shortfall
 from .plan import Image
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """`rule`: what the model lacks for the request, whatever the hour. `reasons`: why it has no room now."""
 

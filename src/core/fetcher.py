@@ -8,11 +8,11 @@ import asyncio
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import quote, urljoin, urlsplit
 
+from .frozen import frozen
 from .http_client.port import ConnectFailed, HttpClient, HttpClientError, HttpRequest, HttpResponse
 from .picture import Picture, read_picture
 
@@ -148,7 +148,7 @@ class Fetcher:
         return b"".join(pieces)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Place:
     url: str
     scheme: str

@@ -1,7 +1,7 @@
-"""A value that is made many times a request: slotted, equal by its fields, and by mypy's word never changed.
+"""A value: slotted, equal by its fields, and by mypy's word never changed.
 
 `dataclass(frozen=True)` would hold to that at run time as well, by a call for every field of every object: a
-fourteenth of what a request costs.
+fourteenth of what a request costs. To make such a class takes twice as long as well, and there are sixty.
 """
 
 from dataclasses import dataclass, field

@@ -6,7 +6,6 @@ attribute and nothing is ever reset. Around a boundary two windows' worth can pa
 
 import functools
 import re
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -18,7 +17,7 @@ _STALE_AT_ONCE = 20
 _COUNTER = re.compile(r"[rt]([mhd])(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limit:
     """`what` is requests or tokens, `span` minute, hour or day."""
 

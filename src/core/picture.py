@@ -1,9 +1,11 @@
 """A picture by its bytes alone: what a name or a header calls it proves nothing. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from .frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Picture:
     """`media_type` is what the bytes are: `image/png`, `image/jpeg`, `image/gif` or `image/webp`."""
 

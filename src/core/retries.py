@@ -13,11 +13,11 @@ without an alternative is not closed for a transient or silent failure: there wo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from .admission import Outcome
 from .catalog import Model
 from .errors import Busy, Exhausted, Operator, OutOfTime, Silent, Transient, UpstreamError
+from .frozen import frozen
 from .limits import day_end
 
 QUICK_S = 0.25
@@ -25,7 +25,7 @@ SHORT_WAIT_S = 2.0
 LONGEST_S = 31 * 86_400.0  # a month's quota; what is said beyond it is a slip, and no number for a store
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryPolicy:
     """For calls by name of a model without fallbacks: RETRY_MAX_RETRIES and its companions, in seconds."""
 

@@ -41,7 +41,7 @@ class Chunk:
         return orjson.dumps(self.body) if self.raw is None else self.raw
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """The provider said that its stream is over (`[DONE]` and its like)."""
 

@@ -4,12 +4,11 @@ A lease is `expiry.id`: taking and giving back are idempotent, and the lease of 
 expired. `nx` is the next free slot (ms): an idle one is taken as it is, for a busy one calls queue.
 """
 
-from dataclasses import dataclass
-
+from .frozen import frozen
 from .plan import Image, Plan, members, number
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Throttle:
     """`max_in_flight` None: any number. `lease_ms`: after that a lease counts as dead."""
 

@@ -3,8 +3,8 @@
 import base64
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..providers import PROVIDERS, find_provider
 from ..providers.dialect import Provider
 from .schema import Config, KeyEntry, Kind, ModelEntry, Settings
@@ -13,7 +13,7 @@ from .source import Path, Problem
 CATEGORIES = ("SMALL", "BIG")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """What the file speaks of, in entries too that are broken or left out: who refers to those is not at fault."""
 

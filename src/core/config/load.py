@@ -4,11 +4,12 @@ Entries are judged one by one, so that a problem in one does not hide those in o
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from ..frozen import frozen
 from .cross_checks import Written, problems_between
 from .schema import Auth, Block, Config, KeyEntry, ModelEntry, ProviderEntry, Server, State
 from .source import LookUp, Path, Problem, Source, read_source
@@ -25,7 +26,7 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Loaded:
     """`key_sources`: path of a token in `config` -> `$NAME` or reference it comes from; absent: it is written out."""
 

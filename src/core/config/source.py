@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..frozen import frozen
 from .schema import NO_SUCH_VALUE, EnvText
 
 Path = tuple[str | int, ...]
@@ -20,7 +21,7 @@ _REFERENCE = re.compile(r"(ssm|secretsmanager):\S+")
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     path: Path
     message: str

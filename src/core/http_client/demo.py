@@ -9,12 +9,12 @@ import base64
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
+from ..frozen import frozen
 from .painting import paint
 from .port import ConnectionLost, HttpRequest
 
@@ -22,7 +22,7 @@ DRAWN_SIZE = "512x512"
 MOST_DRAWN = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Script:
     """What to play. Times in milliseconds; `every` n: only each n-th request fails; 0 words before a cut: no cut."""
 

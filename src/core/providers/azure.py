@@ -4,9 +4,9 @@ https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
 
+from ..frozen import frozen
 from . import quirks
 from .dialect import Endpoint, Provider
 from .exchange import bearer
@@ -17,7 +17,7 @@ from .openai import OpenAIDialect
 _FORM_IN_BASE = re.compile(r"(/openai/(?:v1|deployments/[^/]+))/openai/v1/")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AzureDialect(OpenAIDialect):
     def address(self, endpoint: Endpoint) -> str:
         """`/openai/v1`; with a dated `api_version` the older form, in which the address names the deployment."""

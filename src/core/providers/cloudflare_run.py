@@ -11,6 +11,7 @@ import orjson
 
 from ..chat import Chat
 from ..errors import UpstreamError
+from ..frozen import frozen
 from ..http_client.port import HttpRequest
 from ..stream import Chunk, Decoder, Item
 from .answering import MessageWriter, StreamWriter, completion_of
@@ -30,7 +31,7 @@ _SAME = ("temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence
 _TAKEN = frozenset({*_SAME, "max_completion_tokens", "max_tokens", "response_format"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunDialect:
     """`openai`: newer models answer in OpenAI's form here, too, with the quirks that it has at `/ai/v1`."""
 

@@ -10,10 +10,11 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal, TypeVar
 
 from ..errors import ClientFault, Unsupported
+from ..frozen import frozen
 from .exchange import read_json
 
 Json = dict[str, Any]
@@ -23,12 +24,12 @@ _MEDIA_TYPES = {"image/jpg": "image/jpeg"}  # what people write for it
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inline:
     """Bytes that came with the request, still in base64. `kind`: what the caller said they are; `spot`: where."""
 
@@ -39,7 +40,7 @@ class Inline:
     spot: str = "messages"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """A picture at an http(s) address."""
 
@@ -51,7 +52,7 @@ class Address:
 Part = Text | Inline | Address
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCall:
     """`arguments` is JSON as text; `extra` what `extra_content` holds for providers that want something back."""
 
@@ -69,7 +70,7 @@ class ToolCall:
         return values
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """`system` stands for `developer`, too. `call_id` and `name`: which call a `tool` message answers."""
 

@@ -48,7 +48,7 @@ class Stamp:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Token:
     """What a key was exchanged for. `expires_at`: Unix seconds."""
 
@@ -71,7 +71,7 @@ class Completion:
     media_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drawn:
     """One picture, or the address where it lies.
 
@@ -84,7 +84,7 @@ class Drawn:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drawings:
     """All pictures of an answer.
 
@@ -96,7 +96,7 @@ class Drawings:
     raw: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Later:
     """The pictures are not there yet, or lie elsewhere at the same provider: this has them, after so long."""
 

@@ -5,9 +5,10 @@ https://docs.aws.amazon.com/lexv2/latest/dg/event-stream-encoding.html
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from struct import error as struct_error
+
+from ..frozen import frozen
 
 _PRELUDE = Struct("!III")  # length of all, length of the headers, checksum of these two
 _CRC = Struct("!I")
@@ -22,7 +23,7 @@ class BadMessage(Exception):
     """The bytes are no event stream."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """`headers`: those whose value is text."""
 

@@ -5,13 +5,14 @@ https://ai.google.dev/api/generate-content
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from ..chat import Chat
 from ..errors import UpstreamError
+from ..frozen import frozen
 from ..http_client.port import HttpRequest
 from ..stream import Decoder
 from .conversation import (
@@ -65,7 +66,7 @@ _TAKEN = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GoogleDialect:
     """`is_vertex`: calls have no ids there, and the key is a bearer's."""
 
@@ -112,7 +113,7 @@ def request_body(body: Json, model: str, *, has_ids: bool) -> Json:
     return {name: value for name, value in wanted.items() if value not in (None, {})}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Contents:
     wants_signatures: bool
     has_ids: bool

@@ -5,13 +5,13 @@ https://ai.google.dev/gemini-api/docs/image-generation and https://ai.google.dev
 
 import base64
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
 
 import orjson
 
 from ..drawing import Drawing
 from ..errors import Refused, Transient, UpstreamError
+from ..frozen import frozen
 from ..http_client.port import HttpRequest
 from .conversation import cannot_take
 from .dialect import Drawings, Endpoint, Outgoing
@@ -22,7 +22,7 @@ from .google_answers import FINISHES, blocked_prompt, judge, usage
 from .images import left_out, with_usage
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GoogleImages:
     """`is_vertex`: the key is a bearer's there."""
 

@@ -13,6 +13,7 @@ import orjson
 
 from ..drawing import Drawing, Part
 from ..errors import UpstreamError
+from ..frozen import frozen
 from ..http_client.port import HttpRequest
 from .conversation import cannot_take
 from .dialect import Drawings, Edits, Endpoint, Images, Outgoing, Provider
@@ -53,7 +54,7 @@ def left_out(drawing: Drawing, taken: Collection[str]) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenAIImages:
     """OpenAI's own form: every field is passed on as it came. `edits`: it changes pictures as well."""
 

@@ -3,9 +3,9 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from ..frozen import frozen
 from ..retry_after import parse_wait
 
 What = Literal["requests", "tokens"]
@@ -15,7 +15,7 @@ Window = Literal["minute", "hour", "day"]
 _PARAMETER = re.compile(r";\s*([a-z]+)=(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LimitHeaders:
     """Names of the headers of one limit; `window` None where the provider does not say over which time it counts.
 
@@ -30,7 +30,7 @@ class LimitHeaders:
     reset_unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReportedLimit:
     """What the provider said of one limit; `reset_s` is seconds from now until it has all its room again."""
 

@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference/chat
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ import orjson
 from ..chat import Chat
 from ..embedding import Embedding
 from ..errors import Transient, UpstreamError
+from ..frozen import frozen
 from ..http_client.port import HttpRequest
 from ..sse import Event, EventTooLarge, Reader
 from ..stream import Chunk, Done, Item
@@ -24,7 +25,7 @@ from .quirks import Mend, MendRequest, Notes
 _GOOGLES = "https://generativelanguage.googleapis.com/"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenAIDialect:
     """`mends` run in order over every chunk and answer; `codes`: error codes of the provider's own -> HTTP status.
 

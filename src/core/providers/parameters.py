@@ -6,9 +6,9 @@ another model may take it. A field that says what holds anyway is no loss.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
+from ..frozen import frozen
 from .conversation import Json, cannot_take, fault
 
 # What every translation reads: the conversation, and what the gateway itself sees to.
@@ -49,7 +49,7 @@ _DECISIVE = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Format:
     """`response_format` where it is not plain text. `schema` is None for just any JSON object."""
 

@@ -4,13 +4,13 @@ Reads OpenAI's form, old and new (`functions`, `function_call`). Raises as `conv
 https://platform.openai.com/docs/guides/function-calling
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..frozen import frozen
 from .conversation import Json, cannot_take, fault
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tool:
     """`parameters` is a JSON schema; None: it takes none."""
 
@@ -25,7 +25,7 @@ class Tool:
         return {"type": "object", **(self.parameters or {"properties": {}})}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """`tool_choice`. `names`: only these may be called; empty: all."""
 

@@ -6,13 +6,14 @@ FastAPI takes two hundred function calls to find an endpoint, and a fifth of a s
 import asyncio
 import gc
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class StraightRoute:
     """`documented`: what FastAPI shows of it, in the words of `add_api_route`."""
 
