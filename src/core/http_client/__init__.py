@@ -3,7 +3,6 @@
 import ssl
 from typing import Literal
 
-from .certificates import read_where_checked
 from .port import HttpClient
 
 IDLE_CONNECTIONS = 200
@@ -18,8 +17,7 @@ def make_http_client(
         from .httpx import HttpxClient
 
         return HttpxClient(idle_s=idle_s, tls=tls, idle_connections=IDLE_CONNECTIONS)
-    with read_where_checked():
-        from .aiohttp import AiohttpClient
+    from .aiohttp import AiohttpClient
 
     return AiohttpClient(
         idle_s=idle_s, tls=tls, idle_connections=IDLE_CONNECTIONS, idle_per_host=IDLE_CONNECTIONS_PER_HOST
