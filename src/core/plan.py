@@ -8,33 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .frozen import frozen
-
 ITEM_LIFE_S = 3 * 86_400  # after that nobody needs an item that was not touched
 Value = int | str | frozenset[str]
 Image = Mapping[str, Value]
-
-
-@frozen
-class Condition:
-    """`at_most`: missing or not above; `at_least`, `equals`: there and so; `fewer`: missing or a smaller set."""
-
-    attribute: str
-    test: Literal["at_most", "at_least", "equals", "fewer"]
-    value: int | str
-
-    def holds(self, image: Image) -> bool:
-        found = image.get(self.attribute)
-        if self.test == "equals":
-            return found == self.value
-        if isinstance(self.value, str) or isinstance(found, str):
-            return False
-        if self.test == "fewer":
-            return len(found) < self.value if isinstance(found, frozenset) else True
-        number = found if isinstance(found, int) else None
-        if self.test == "at_least":
-            return number is not None and number >= self.value
-        return number is None or number <= self.value
+Test = Literal["at_most", "at_least", "equals", "fewer"]
+Condition = tuple[str, Test, int | str]  # of an attribute: a test, and against what
 
 
 @dataclass(slots=True)
@@ -48,17 +26,15 @@ class Plan:
     include: dict[str, str] = field(default_factory=dict)
     exclude: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def require(
-        self, attribute: str, test: Literal["at_most", "at_least", "equals", "fewer"], value: int | str
-    ) -> None:
-        self.conditions.append(Condition(attribute, test, value))
+    def require(self, attribute: str, test: Test, value: int | str) -> None:
+        self.conditions.append((attribute, test, value))
 
     @property
     def is_empty(self) -> bool:
         return not (self.set or self.add or self.remove or self.include or self.exclude)
 
     def holds(self, image: Image) -> bool:
-        return all(condition.holds(image) for condition in self.conditions)
+        return all(holds(condition, image) for condition in self.conditions)
 
     def apply(self, image: Image) -> dict[str, Value]:
         """The image afterwards. Whether the conditions hold is the caller's affair."""
@@ -77,6 +53,22 @@ class Plan:
         return after
 
 
+def holds(condition: Condition, image: Image) -> bool:
+    """`at_most`: missing or not above; `at_least`, `equals`: there and so; `fewer`: missing or a smaller set."""
+    attribute, test, value = condition
+    found = image.get(attribute)
+    if test == "equals":
+        return found == value
+    if isinstance(value, str) or isinstance(found, str):
+        return False
+    if test == "fewer":
+        return len(found) < value if isinstance(found, frozenset) else True
+    number = found if isinstance(found, int) else None
+    if test == "at_least":
+        return number is not None and number >= value
+    return number is None or number <= value
+
+
 def merged(plans: Iterable[Plan]) -> Plan:
     """All of them in one. They must not change the same attribute."""
     whole = Plan()
@@ -91,7 +83,10 @@ def merged(plans: Iterable[Plan]) -> Plan:
 
 
 def first_to_hold(plans: Iterable[Plan], image: Image) -> Plan | None:
-    return next((plan for plan in plans if plan.holds(image)), None)
+    for plan in plans:
+        if plan.holds(image):
+            return plan
+    return None
 
 
 def kept_until(needed_until_ms: int) -> int:

@@ -81,5 +81,5 @@ class _Terms:
         return self._of_value[repr(typed)]
 
     def test(self, condition: Condition) -> str:
-        name, value = self.name(condition.attribute), self.value(condition.value)
-        return _TESTS[condition.test].format(name=name, value=value)
+        attribute, test, value = condition
+        return _TESTS[test].format(name=self.name(attribute), value=self.value(value))
