@@ -247,7 +247,7 @@ def with_limits(model: Scope, change: Callable[[Limit], Limit]) -> Scope:
 
 
 def smaller(limit: Limit) -> Limit:
-    return replace(limit, most=limit.most // {"minute": 1, "hour": 5, "day": 25}[limit.span])
+    return limit._replace(most=limit.most // {"minute": 1, "hour": 5, "day": 25}[limit.span])
 
 
 SMALL = tuple(with_limits(model, smaller) for model in MODELS)
@@ -268,7 +268,7 @@ def by(change: Callable[[Scope], Scope], later_ms: int = 0) -> Reserve:
 
 def off_by(amount: int, span: str) -> Reserve:
     def change(limit: Limit) -> Limit:
-        return replace(limit, most=limit.most + amount) if limit.span == span else limit
+        return limit._replace(most=limit.most + amount) if limit.span == span else limit
 
     return by(lambda scope: with_limits(scope, change))
 

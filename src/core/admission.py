@@ -5,6 +5,7 @@ image may carry it out: if it does not hold, the store judges anew by the image 
 """
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import field, replace
 
 from . import breaker as breakers
@@ -98,31 +99,27 @@ def plan_reserve(
     scope: Scope, cost: Cost, image: Image, *, now_ms: int, call_id: str, max_wait_ms: int
 ) -> tuple[Plan, Reservation | None] | Refusal:
     """A plan with the reservation it makes; or a plan to carry out first, with None; or a refusal."""
-    taken = limits.windows(scope.limits, scope.day_starts, cost, now_ms / 1000)
+    minute = now_ms // 60_000
+    windows = limits.windows(scope.limits, scope.day_starts, minute)
     if throttle.is_full(scope.throttle, image) and (clearing := throttle.clear_expired(image, now_ms)):
         return clearing, None
-    used = [window.used(image) + window.amount for window in taken]
-    full = [window for window, amount in zip(taken, used, strict=True) if window.is_over(amount)]
-    if reasons := _reasons(scope, full, image, now_ms, max_wait_ms):
+    used, full = [], []
+    for window in windows:
+        used.append(window.used(image) + cost.of(window.limit))
+        if window.is_over(used[-1]):
+            full.append(window)
+    if reasons := _reasons(scope, cost, full, image, now_ms, max_wait_ms):
         return Refusal(scope, reasons)
     plan = Plan(set={"lr": now_ms, "x": kept_until(now_ms)})
-    if number(image, "lr") // 60_000 != now_ms // 60_000:  # else the last call has seen to it
-        plan.remove = limits.stale(image, scope.day_starts, now_ms / 1000)
-    limits.take(plan, taken)
+    if number(image, "lr") // 60_000 != minute:  # else the last call has seen to it
+        plan.remove = limits.stale(image, scope.day_starts, minute)
+    limits.take(plan, windows, cost)
     is_probe = bool(scope.breaker and breakers.pass_through(plan, scope.breaker, image, now_ms, call_id))
     lease = throttle.take_lease(plan, scope.throttle, call_id, now_ms)
     throttle.take_slot(plan, scope.throttle, image, now_ms, max_wait_ms)
-    return plan, Reservation(
-        scope=scope,
-        call_id=call_id,
-        cost=cost,
-        windows=tuple(taken),
-        slot_ms=throttle.next_slot(scope.throttle, image, now_ms),
-        lease=lease,
-        probe_id=call_id if is_probe else None,
-        failures_seen=number(image, "f"),
-        used=tuple(used),
-    )
+    slot_ms, failures_seen = throttle.next_slot(scope.throttle, image, now_ms), number(image, "f")
+    probe_id = call_id if is_probe else None
+    return plan, Reservation(scope, call_id, cost, windows, slot_ms, lease, probe_id, failures_seen, tuple(used))
 
 
 def confirmed(reservation: Reservation, after: Image) -> Reservation:
@@ -163,10 +160,12 @@ def _corrections(reservation: Reservation, outcome: Outcome, now_ms: int) -> dic
     wrong: dict[str, int] = {}
     for window in reservation.windows:
         if outcome.is_refund:
-            wrong[window.attribute] = -window.amount
+            wrong[window.attribute] = -reservation.cost.of(window.limit)
         elif window.limit.what == "tokens" and outcome.tokens is not None:
-            wrong[window.attribute] = outcome.tokens - window.amount
-    gone = limits.stale(wrong, reservation.scope.day_starts, now_ms / 1000) if wrong else ()
+            wrong[window.attribute] = outcome.tokens - reservation.cost.tokens
+    if not wrong:
+        return {}
+    gone = limits.stale(wrong, reservation.scope.day_starts, now_ms // 60_000)
     return {name: amount for name, amount in wrong.items() if amount and name not in gone}
 
 
@@ -185,11 +184,13 @@ def _with_counters(settled: Plan, counters: tuple[tuple[str, int], ...]) -> Plan
     return plan
 
 
-def _reasons(scope: Scope, full: list[Window], image: Image, now_ms: int, max_wait_ms: int) -> tuple[Reason, ...]:
-    reasons = [
-        Reason(window.limit.rule, None if window.amount > window.limit.most else int(window.ends * 1000))
-        for window in full
-    ]
+def _reasons(
+    scope: Scope, cost: Cost, full: Iterable[Window], image: Image, now_ms: int, max_wait_ms: int
+) -> tuple[Reason, ...]:
+    reasons = []
+    for window in full:
+        is_for_ever = cost.of(window.limit) > window.limit.most
+        reasons.append(Reason(window.limit.rule, None if is_for_ever else int(window.ends * 1000)))
     if scope.breaker:
         if (until := breakers.cooling_until(image, now_ms)) is not None:
             reasons.append(Reason("cooldown", until))

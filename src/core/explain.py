@@ -60,11 +60,11 @@ def _choice(model: Model, need: Need, images: Mapping[str, Image], now_ms: int, 
     scopes = [scope for scope in (model.scope, model.account) if scope is not None]
     rooms = [no_room(scope, need, images, now_ms=now_ms, max_wait_ms=max_wait_ms) for scope in scopes]
     reasons = tuple(reason for room in rooms for reason in room)
-    used = tuple(use for scope in scopes for use in _used(scope, need, images, now_ms))
+    used = tuple(use for scope in scopes for use in _used(scope, images, now_ms))
     return Choice(model, shortfall(model, need), reasons, used)
 
 
-def _used(scope: Scope, need: Need, images: Mapping[str, Image], now_ms: int) -> list[tuple[Window, int]]:
+def _used(scope: Scope, images: Mapping[str, Image], now_ms: int) -> list[tuple[Window, int]]:
     image = images.get(scope.key, {})
-    found = windows(scope.limits, scope.day_starts, Cost(1, need.tokens), now_ms / 1000)
+    found = windows(scope.limits, scope.day_starts, now_ms // 60_000)
     return [(window, window.used(image)) for window in found]

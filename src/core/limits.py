@@ -6,19 +6,20 @@ attribute and nothing is ever reset. Around a boundary two windows' worth can pa
 
 import functools
 import re
+from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from .frozen import frozen
 from .plan import Image, Plan, number
 
-_SECONDS = {"minute": 60, "hour": 3600}
+_MINUTES = {"minute": 1, "hour": 60}
 _STALE_AT_ONCE = 20
 _COUNTER = re.compile(r"[rt]([mhd])(\d+)")
 
 
-@frozen
-class Limit:
+class Limit(NamedTuple):
     """`what` is requests or tokens, `span` minute, hour or day."""
 
     what: str
@@ -37,15 +38,17 @@ class Cost:
     requests: int = 1
     tokens: int = 0
 
+    def of(self, limit: Limit) -> int:
+        return self.requests if limit.what == "requests" else self.tokens
+
 
 @frozen
 class Window:
-    """One limit at one moment. `ends` is Unix time in seconds; `amount` what the call at hand takes from it."""
+    """One limit at one moment. `ends` is Unix time in seconds."""
 
     limit: Limit
     attribute: str
     ends: float
-    amount: int
 
     def used(self, image: Image) -> int:
         return number(image, self.attribute)
@@ -55,27 +58,28 @@ class Window:
         return used > self.limit.most
 
 
-def windows(limits: tuple[Limit, ...], day_starts: str, cost: Cost, now: float) -> list[Window]:
-    """The windows that a call at `now` (Unix seconds) falls into. `day_starts`: `HH:MM Area/City`."""
+@functools.lru_cache(maxsize=1024)
+def windows(limits: tuple[Limit, ...], day_starts: str, minute: int) -> tuple[Window, ...]:
+    """The windows that a Unix minute lies in: none begins or ends within one. `day_starts`: `HH:MM Area/City`."""
     found = []
     for limit in limits:
-        window_id, ends = _window_at(limit.span, day_starts, now)
-        attribute = f"{limit.what[0]}{limit.span[0]}{window_id}"
-        found.append(Window(limit, attribute, ends, cost.requests if limit.what == "requests" else cost.tokens))
-    return found
+        window_id, ends = _window_at(limit.span, day_starts, minute)
+        found.append(Window(limit, f"{limit.what[0]}{limit.span[0]}{window_id}", ends))
+    return tuple(found)
 
 
-def take(plan: Plan, taken: list[Window]) -> None:
+def take(plan: Plan, taken: Iterable[Window], cost: Cost) -> None:
     """Admission by every window at once: the check is the increment."""
     for window in taken:
-        plan.require(window.attribute, "at_most", window.limit.most - window.amount)
-        if window.amount:
-            plan.add[window.attribute] = window.amount
+        amount = cost.of(window.limit)
+        plan.require(window.attribute, "at_most", window.limit.most - amount)
+        if amount:
+            plan.add[window.attribute] = amount
 
 
-def stale(image: Image, day_starts: str, now: float) -> list[str]:
+def stale(image: Image, day_starts: str, minute: int) -> list[str]:
     """Counters of windows before the previous one. The previous one stays: a caller's clock may be late."""
-    current = _current(day_starts, int(now // 60))
+    current = _current(day_starts, minute)
     gone = [name for name in image if (of := _counter(name)) and of[1] <= current[of[0]] - 2]
     return gone[:_STALE_AT_ONCE]
 
@@ -89,19 +93,19 @@ def _counter(name: str) -> tuple[str, int] | None:
 
 @functools.lru_cache(maxsize=1024)
 def _current(day_starts: str, minute: int) -> dict[str, int]:
-    return {span[0]: _window_at(span, day_starts, minute * 60)[0] for span in ("minute", "hour", "day")}
+    return {span[0]: _window_at(span, day_starts, minute)[0] for span in ("minute", "hour", "day")}
 
 
 def day_end(day_starts: str, now: float) -> float:
     """When the provider's day is over, in Unix seconds."""
-    return _window_at("day", day_starts, now)[1]
+    return _day_at(day_starts, int(now // 60))[1]
 
 
-def _window_at(span: str, day_starts: str, now: float) -> tuple[int, float]:
+def _window_at(span: str, day_starts: str, minute: int) -> tuple[int, float]:
     if span == "day":
-        return _day_at(day_starts, int(now // 60))
-    window_id = int(now // _SECONDS[span])
-    return window_id, (window_id + 1) * _SECONDS[span]
+        return _day_at(day_starts, minute)
+    window_id = minute // _MINUTES[span]
+    return window_id, (window_id + 1) * _MINUTES[span] * 60
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from core.breaker import cooling_until, open_until
 from core.catalog import build_catalog
 from core.config import Loaded
 from core.config.schema import State
-from core.limits import Cost, windows
+from core.limits import windows
 from core.plan import Image, Plan, members, number
 from core.store import make_store
 from core.store.port import StateStore, StoreError
@@ -106,7 +106,7 @@ def _rows(loaded: Loaded) -> list[Row]:
 
 
 def _row(scope: Scope, image: Image, now_ms: int) -> Row:
-    current = windows(scope.limits, scope.day_starts, Cost(), now_ms / 1000)
+    current = windows(scope.limits, scope.day_starts, now_ms // 60_000)
     return Row(
         scope=scope,
         used=[(window.limit.rule, window.used(image), window.limit.most) for window in current],

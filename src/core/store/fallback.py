@@ -69,7 +69,7 @@ class FallbackStore:
                 raise
         self._tell("degraded")
         local = self._count_here()
-        share = tuple(replace(limit, most=max(1, limit.most // self._share)) for limit in scope.limits)
+        share = tuple(limit._replace(most=max(1, limit.most // self._share)) for limit in scope.limits)
         scope = replace(scope, limits=share)
         verdict = await local.reserve(scope, cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
         if isinstance(verdict, Reservation):
