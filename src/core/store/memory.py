@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Mapping, Sequence
 
-from ..admission import Outcome, Refusal, Reservation, Scope
+from ..admission import Outcome, Refusal, Reservation, Scope, plan_finish
 from ..limits import Cost
 from ..plan import Image, Plan
-from .port import finish_in, reserve_in, write_in
+from .port import reserve_in, write_in
 
 
 class MemoryStore:
@@ -16,8 +16,7 @@ class MemoryStore:
         self._lock = threading.Lock()  # held for microseconds, never across an await
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
-        with self._lock:
-            return {key: image for key in keys if (image := self._items.get(key))}
+        return {key: image for key in keys if (image := self._items.get(key))}
 
     async def reserve(
         self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
@@ -30,13 +29,15 @@ class MemoryStore:
             return verdict
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
-        with self._lock:
-            key = reservation.scope.key
-            self._items[key] = finish_in(self._items.get(key, {}), reservation, outcome, now_ms=now_ms)
+        self._write(reservation.scope.key, plan_finish(reservation, outcome, now_ms=now_ms))
 
     async def write(self, key: str, *plans: Plan) -> None:
-        with self._lock:
-            self._items[key] = write_in(self._items.get(key, {}), *plans)
+        self._write(key, plans)
 
     async def aclose(self) -> None:
         self._items.clear()
+
+    def _write(self, key: str, plans: Sequence[Plan]) -> None:
+        if plans:
+            with self._lock:
+                self._items[key] = write_in(self._items.get(key, {}), *plans)
