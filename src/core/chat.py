@@ -6,6 +6,8 @@ from .body import read_object, require
 from .errors import InvalidRequest
 from .frozen import frozen
 
+_TEXT, _FLAG = str | None, bool | None
+
 
 @frozen
 class Chat:
@@ -48,12 +50,13 @@ class Chat:
 def parse_chat(raw: bytes) -> Chat:
     """Raises InvalidRequest for what no provider could make sense of. Fields we do not know are welcome."""
     body = read_object(raw)
-    require(body, "model", str | None, "a string")
-    require(body, "stream", bool | None, "true or false")
+    require(body, "model", _TEXT, "a string")
+    require(body, "stream", _FLAG, "true or false")
     require(body, "messages", list, "a list with at least one message")
     messages = body["messages"]
     if not messages:
         raise InvalidRequest("`messages` must be a list with at least one message.", param="messages")
-    if not all(isinstance(message, dict) for message in messages):
-        raise InvalidRequest("Each of `messages` must be an object.", param="messages")
+    for message in messages:
+        if not isinstance(message, dict):
+            raise InvalidRequest("Each of `messages` must be an object.", param="messages")
     return Chat(body, len(raw))

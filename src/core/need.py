@@ -1,12 +1,12 @@
 """What a request needs of a model, read from its body, and the rule that keeps a model from it. Pure."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from .catalog import Model
 from .frozen import frozen
+from .limits import Cost
 
 BYTES_A_TOKEN = 4  # of text, as an estimate
 DEFAULT_ANSWER_TOKENS = 512  # reserved where the caller sets no limit
@@ -31,24 +31,25 @@ class Need:
         said = DEFAULT_ANSWER_TOKENS if self.answer_tokens is None else self.answer_tokens
         return self.prompt_tokens + said * self.answers
 
+    @property
+    def cost(self) -> Cost:
+        """What one call takes from the limits."""
+        return Cost(1, self.tokens)
+
 
 def need_of_chat(body: dict[str, Any], length: int, *, answers: int) -> Need:
-    pictures = list(_pictures(body["messages"]))
-    if inline := sum(len(url) for url in pictures if url.startswith("data:")):
-        length = len(orjson.dumps(body)) - inline  # as it came, each slash of a picture may have been two bytes
-    features = {
-        "streaming": body.get("stream") is True,
-        "tools": bool(body.get("tools") or body.get("functions")),
-        "vision": bool(pictures),
-        "json_schema": _kind(body.get("response_format")) == "json_schema",
-    }
-    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
-    return Need(
-        length=length,
-        features=frozenset(name for name, is_needed in features.items() if is_needed),
-        answer_tokens=next((most for most in limits if type(most) is int and most > 0), None),
-        answers=answers,
-    )
+    features = set()
+    if body.get("stream") is True:
+        features.add("streaming")
+    if body.get("tools") or body.get("functions"):
+        features.add("tools")
+    if pictures := _pictures(body["messages"]):
+        features.add("vision")
+        if inline := sum(len(url) for url in pictures if url.startswith("data:")):
+            length = len(orjson.dumps(body)) - inline  # as it came, each slash of a picture may have been two bytes
+    if _kind(body.get("response_format")) == "json_schema":
+        features.add("json_schema")
+    return Need(length, frozenset(features), _most_tokens(body), answers)
 
 
 def need_without_words(length: int) -> Need:
@@ -64,8 +65,7 @@ def shortfall(model: Model, need: Need) -> str | None:
         return "max_request_length"
     if model.context_tokens is not None and need.prompt_tokens + (need.answer_tokens or 0) > model.context_tokens:
         return "context_tokens"
-    missing = need.features - model.capabilities
-    return min(missing) if missing else None
+    return None if need.features <= model.capabilities else min(need.features - model.capabilities)
 
 
 def is_larger(model: Model, than: Model) -> bool:
@@ -74,13 +74,23 @@ def is_larger(model: Model, than: Model) -> bool:
     return any(theirs is not None and (mine is None or mine > theirs) for mine, theirs in sizes)
 
 
-def _pictures(messages: list[Any]) -> Iterator[str]:
+def _pictures(messages: list[Any]) -> list[str]:
+    found = []
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
             if _kind(part) == "image_url":
                 image = part.get("image_url")
-                yield str(image.get("url", "") if isinstance(image, dict) else image)
+                found.append(str(image.get("url", "") if isinstance(image, dict) else image))
+    return found
+
+
+def _most_tokens(body: dict[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        most = body.get(name)
+        if type(most) is int and most > 0:
+            return most
+    return None
 
 
 def _kind(part: Any) -> Any:
