@@ -21,7 +21,6 @@ from core.breaker import Breaker
 from core.config.schema import State
 from core.ledger import Ledger
 from core.limits import Cost, Limit
-from core.need import Need
 from core.plan import Plan, members, number
 from core.store.dynamodb import FIRST_OPERATION_S, LOOK_AGAIN_MS, MAX_TRIES, DynamoDbStore
 from core.store.dynamodb_client import make_client
@@ -34,6 +33,7 @@ from tests.proxy import Act, Proxy
 from tests.running_gateway import Clock, catalog_of, model
 
 NOW = 1_795_428_930_000  # 2026-11-23, 10:15:30 UTC
+COST = Cost(1, 514)
 PER_MINUTE = Scope("m#a", (Limit("requests", "minute", 50),))
 
 
@@ -157,9 +157,9 @@ async def test_a_single_candidate_is_not_looked_up_and_several_equal_ones_in_one
 ) -> None:
     catalog = catalog_of(*(model("http://x", name, requests_per_day=9) for name in ("a", "b", "c")))
     ledger = Ledger(store, Clock())
-    assert await ledger.in_order(catalog.models[:1], Need(10)) == [catalog.models[0]]
+    assert await ledger.in_order(catalog.models[:1], COST) == catalog.models[:1]
     assert proxy.operations == {}
-    assert len(await ledger.in_order(catalog.models, Need(10))) == 3
+    assert len(await ledger.in_order(catalog.models, COST)) == 3
     assert proxy.operations == {"BatchGetItem": 1}
 
 
@@ -172,7 +172,7 @@ async def test_of_several_equal_ones_those_without_room_by_their_last_image_are_
     ledger = Ledger(store, clock)
 
     async def order() -> str:
-        return "".join(one.name for one in await ledger.in_order(models, Need(10)))
+        return "".join(one.name for one in await ledger.in_order(models, COST))
 
     for one in models[:2]:
         await ask(store, one.scope, now_ms=ledger.now_ms())
@@ -496,7 +496,7 @@ async def test_a_ledger_whose_store_fails_in_between_gives_back_what_it_had(stat
     acts = [Act(), Act(status=500), Act(status=500)]
     proxy.decide = lambda _: acts.pop(0) if acts else Act()
     with pytest.raises(StoreError):
-        await Ledger(store, Clock()).admit(only, Need(10), 0)
+        await Ledger(store, Clock()).admit(only, COST, 0)
     image = (await store.snapshot(["m#a"]))["m#a"]
     assert [value for name, value in image.items() if name.startswith("rd")] == [0]
     assert "q" not in image

@@ -296,7 +296,7 @@ class BrokenStream:
 async def test_a_client_that_leaves_just_when_another_was_found_leaves_neither_behind() -> None:
     [one] = catalog_of(model("http://127.0.0.1:9")).models
     streams = [BrokenStream(), BrokenStream()]
-    first, second = (Leg(Grant(one, ()), cast("ChunkStream", stream)) for stream in streams)
+    first, second = (Leg(Grant(one, (), 0), cast("ChunkStream", stream)) for stream in streams)
     looks, found, settled = asyncio.Event(), asyncio.Event(), list[Leg]()
 
     async def settle(leg: Leg) -> None:

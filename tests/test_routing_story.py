@@ -19,7 +19,6 @@ import pytest
 from core.admission import Outcome, Refusal, Reservation, Scope
 from core.ledger import Grant, Ledger
 from core.limits import Cost
-from core.need import Need
 from core.plan import members, number
 from core.retries import RetryPolicy
 from core.store.sqlite import SqliteStore
@@ -1222,9 +1221,9 @@ async def test_whoever_leaves_while_the_store_writes_leaves_nothing_reserved(tmp
         return len(members(image, "q")), sum(number(image, name) for name in image if name.startswith("rd"))
 
     try:
-        await leave(ledger.admit(only, Need(10), 0))
+        await leave(ledger.admit(only, Cost(1, 514), 0))
         assert [await held("m#a"), await held("p#openai")] == [(0, 0), (0, 0)]
-        grant = await ledger.admit(only, Need(10), 0)
+        grant = await ledger.admit(only, Cost(1, 514), 0)
         assert isinstance(grant, Grant)
         assert [await held("m#a"), await held("p#openai")] == [(1, 1), (1, 1)]
         await leave(ledger.settle(grant, Outcome(verdict=True)))

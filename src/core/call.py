@@ -1,5 +1,6 @@
 """One request on its way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from .auth import Caller
 from .catalog import Model
 from .errors import UpstreamError
 from .ledger import Grant
+from .limits import Cost
 from .need import Need
 from .telemetry import Record
 
@@ -17,12 +19,13 @@ LEFT = "client_left"  # what an attempt came to whose client did not wait
 
 @dataclass(slots=True)
 class Call:
-    """What it needs, who may answer, what came of each."""
+    """What it needs, what it takes from the limits, who may answer, what came of each."""
 
     caller: Caller
     record: Record
     need: Need
-    candidates: list[Model]
+    cost: Cost
+    candidates: Sequence[Model]
     by_name: bool
     deadline: float  # no call to a provider begins after it, no second answer either; of the event loop's clock, as is
     until: float  # when the door must have the whole answer

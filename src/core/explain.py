@@ -10,7 +10,7 @@ from .admission import Reason, Refusal, Scope, plan_reserve
 from .auth import Caller
 from .catalog import Catalog, Model
 from .frozen import frozen
-from .limits import Cost, Window, windows
+from .limits import Window, windows
 from .need import Need, shortfall
 from .plan import Image
 
@@ -46,7 +46,7 @@ def no_room(
 ) -> tuple[Reason, ...]:
     """Why a model, an account or a caller's key has no room for the request now; empty when it has."""
     image = images.get(scope.key, {})
-    step = plan_reserve(scope, Cost(1, need.tokens), image, now_ms=now_ms, call_id="explain", max_wait_ms=max_wait_ms)
+    step = plan_reserve(scope, need.cost, image, now_ms=now_ms, call_id="explain", max_wait_ms=max_wait_ms)
     return step.reasons if isinstance(step, Refusal) else ()
 
 

@@ -113,7 +113,7 @@ class Gateway:
     def _call(self, kind: Kind, asked: str, need: Need, caller: Caller, record: Record, until: float) -> Call:
         candidates, by_name = routing.candidates(self.catalog, asked, caller, kind)
         deadline = asyncio.get_running_loop().time() + candidates[0].timeouts.total
-        return Call(caller, record, need, candidates, by_name, min(deadline, until), until)
+        return Call(caller, record, need, need.cost, candidates, by_name, min(deadline, until), until)
 
     async def _answer(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
         """The first candidate's answer, charged to the caller. Raises GatewayError."""
@@ -148,7 +148,7 @@ class Gateway:
             await self._settlement.give_up_parked(call)
 
     async def _charge(self, call: Call) -> Reservation | None:
-        charge = await self._ledger.charge(call.caller, call.need)
+        charge = await self._ledger.charge(call.caller, call.cost)
         if isinstance(charge, Refusal):
             self._telemetry.refused(call.record, charge)
             raise key_refused(charge, call.caller.name, now_ms=self._ledger.now_ms())
@@ -165,7 +165,7 @@ class Gateway:
                 yield model, model.max_wait_ms
             return
         for group in routing.by_priority(able):
-            for model in await self._ledger.in_order(group, call.need):
+            for model in await self._ledger.in_order(group, call.cost):
                 yield model, 0 if len(able) > 1 else model.max_wait_ms
         if len(able) > 1:
             for model in self._throttled(able, call):
@@ -209,7 +209,7 @@ class Gateway:
             return None
         asked, open_failure = 0, None
         while self._may_ask(call):
-            grant = await self._ledger.admit(model, call.need, patience_ms)
+            grant = await self._ledger.admit(model, call.cost, patience_ms)
             if isinstance(grant, Refusal):
                 self._settlement.refused(model, grant, call)
                 break

@@ -19,7 +19,6 @@ from .auth import Caller
 from .catalog import Model
 from .frozen import frozen
 from .limits import Cost
-from .need import Need
 from .plan import Image
 from .store.port import StateStore, StoreError
 
@@ -28,15 +27,13 @@ POLL_S = 0.02  # how often a call that waits for a lease looks again
 
 @frozen
 class Grant:
-    """The right to ask a model once: the model's reservation, and its account's where that has limits of its own."""
+    """The right to ask a model once, from `slot_ms` on: the model's reservation, and its account's where that has
+    limits of its own.
+    """
 
     model: Model
     reservations: tuple[Reservation, ...]
-
-    @property
-    def slot_ms(self) -> int:
-        """When (ms) the call may go."""
-        return max(reservation.slot_ms for reservation in self.reservations)
+    slot_ms: int
 
     @property
     def is_probe(self) -> bool:
@@ -60,38 +57,38 @@ class Ledger:
         scopes = [model.scope, caller.scope, *([model.account] if model.account else [])]
         return any(limit.what == "tokens" for scope in scopes for limit in scope.limits)
 
-    async def in_order(self, models: Sequence[Model], need: Need) -> list[Model]:
+    async def in_order(self, models: Sequence[Model], cost: Cost) -> Sequence[Model]:
         """Models of one priority by what the store knows of their use. A single one is not looked up, nor one that has
         no room by what was seen of it last: such come at the end.
         """
         if len(models) == 1:
-            return list(models)
-        full = [model for model in models if self._is_full(model, need)] if self._store.images else []
+            return models
+        full = [model for model in models if self._is_full(model, cost)] if self._store.images else []
         others = [model for model in models if model not in full] if full else models
         if len(others) > 1:
             others = routing.in_order(others, await self.images(others), self.now_ms())
-        return [*others, *full]
+        return [*others, *full] if full else others
 
     async def images(self, models: Sequence[Model]) -> Mapping[str, Image]:
         """What the store knows of these models, by the key of their scope."""
         return await self._store.snapshot([model.scope.key for model in models])
 
-    async def charge(self, caller: Caller, need: Need) -> Reservation | Refusal | None:
+    async def charge(self, caller: Caller, cost: Cost) -> Reservation | Refusal | None:
         """The caller's own limit, once for a request; None: it has none."""
         if caller.scope.is_free:
             return None
-        return await self._reserve_scope(caller.scope, need, 0)
+        return await self._reserve_scope(caller.scope, cost, 0)
 
     async def settle_charge(self, charge: Reservation | None, *, tokens: int | None, is_refund: bool = False) -> None:
         if charge is not None:
             outcome = Outcome(tokens=tokens, is_refund=is_refund)
             await self._store.finish(charge, outcome, now_ms=self.now_ms())
 
-    async def admit(self, model: Model, need: Need, patience_ms: int) -> Grant | Refusal:
+    async def admit(self, model: Model, cost: Cost, patience_ms: int) -> Grant | Refusal:
         """Reserve one call. Waits up to `patience_ms` where only a throttle is in the way."""
         began, left_ms = time.monotonic(), patience_ms
         while True:
-            verdict = await self._reserve(model, need, left_ms)
+            verdict = await self._reserve(model, cost, left_ms)
             if isinstance(verdict, Grant) or not verdict.is_throttled or not left_ms:
                 return verdict
             await asyncio.sleep(POLL_S)
@@ -117,8 +114,8 @@ class Ledger:
         plans = breakers.failed(model.breaker, failures_seen=0, probe_id=None, now_ms=self.now_ms())
         await self._store.write(model.scope.key, *plans)
 
-    def _is_full(self, model: Model, need: Need) -> bool:
-        image, cost = self._store.images.get(model.scope.key, {}), Cost(1, need.tokens)
+    def _is_full(self, model: Model, cost: Cost) -> bool:
+        image = self._store.images.get(model.scope.key, {})
         step = plan_reserve(model.scope, cost, image, now_ms=self.now_ms(), call_id="", max_wait_ms=0)
         return isinstance(step, Refusal) and not step.is_throttled
 
@@ -126,28 +123,25 @@ class Ledger:
         for model in models:
             await self._store.write(model.scope.key, breakers.cool(until_ms))
 
-    async def _reserve(self, model: Model, need: Need, max_wait_ms: int) -> Grant | Refusal:
-        first = await self._reserve_scope(model.scope, need, max_wait_ms)
+    async def _reserve(self, model: Model, cost: Cost, max_wait_ms: int) -> Grant | Refusal:
+        first = await self._reserve_scope(model.scope, cost, max_wait_ms)
         if isinstance(first, Refusal):
             return first
         if model.account is None:
-            return Grant(model, (first,))
+            return Grant(model, (first,), first.slot_ms)
         second: Reservation | Refusal | None = None
         try:
-            second = await self._reserve_scope(model.account, need, max_wait_ms)
+            second = await self._reserve_scope(model.account, cost, max_wait_ms)
         finally:
             if not isinstance(second, Reservation):
                 await self._store.finish(first, Outcome(is_refund=True), now_ms=self.now_ms())
-        return Grant(model, (first, second)) if isinstance(second, Reservation) else second
+        if not isinstance(second, Reservation):
+            return second
+        return Grant(model, (first, second), max(first.slot_ms, second.slot_ms))
 
-    async def _reserve_scope(self, scope: Scope, need: Need, max_wait_ms: int) -> Reservation | Refusal:
-        return await self._store.reserve(
-            scope,
-            Cost(1, need.tokens),
-            now_ms=self.now_ms(),
-            call_id=f"{random.getrandbits(48):012x}",
-            max_wait_ms=max_wait_ms,
-        )
+    async def _reserve_scope(self, scope: Scope, cost: Cost, max_wait_ms: int) -> Reservation | Refusal:
+        call_id = hex(random.getrandbits(48))
+        return await self._store.reserve(scope, cost, now_ms=self.now_ms(), call_id=call_id, max_wait_ms=max_wait_ms)
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

@@ -67,7 +67,9 @@ class Settlement:
     ) -> None:
         if isinstance(usage, dict):
             call.usages.append(usage)
-        await self._ledger.settle(grant, learnt(outcome, reported, grant.reservations[0], self._ledger.now_ms()))
+        if reported:
+            outcome = learnt(outcome, reported, grant.reservations[0], self._ledger.now_ms())
+        await self._ledger.settle(grant, outcome)
 
     async def leg_over(self, call: Call, leg: Leg) -> None:
         self._telemetry.attempted(call.record, leg.came_to)
