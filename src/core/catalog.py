@@ -1,7 +1,7 @@
 """The configuration made ready for requests: every model with all that holds for it, immutable once built."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -66,11 +66,12 @@ class Model:
 
 @frozen
 class Catalog:
-    """`models` in configuration order; `by_name` knows aliases too."""
+    """`models` in configuration order; `by_name` knows aliases too; `pools` as `_pools` has them."""
 
     config: Config
     models: tuple[Model, ...]
     by_name: Mapping[str, Model]
+    pools: Mapping[tuple[Kind, str | None], Sequence[Model]]
     categories: tuple[str, ...]
     secrets: tuple[str, ...] = field(repr=False)
 
@@ -86,7 +87,19 @@ def build_catalog(loaded: Loaded) -> Catalog:
     )
     by_name = {name: model for model in models for name in (model.name, *model.aliases)}
     secrets = [model.endpoint.token for model in models] + [key.token or "" for key in config.auth.keys]
-    return Catalog(config, models, by_name, tuple(categories_of(config)), tuple({s for s in secrets if s}))
+    return Catalog(
+        config, models, by_name, _pools(models), tuple(categories_of(config)), tuple({s for s in secrets if s})
+    )
+
+
+def _pools(models: Sequence[Model]) -> dict[tuple[Kind, str | None], list[Model]]:
+    """Who may answer without being named, best first, by kind and category; None: of any category."""
+    pools: dict[tuple[Kind, str | None], list[Model]] = {}
+    for model in sorted(models, key=lambda model: model.priority):
+        if model.category and not model.is_off:
+            for category in (model.category, None):
+                pools.setdefault((model.kind, category), []).append(model)
+    return pools
 
 
 def _model(loaded: Loaded, index: int, entry: ModelEntry) -> Model:

@@ -1,8 +1,6 @@
 """Which models may answer a request, best first. Pure: no I/O, no clock."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
 
 from .auth import Caller
 from .catalog import Catalog, Model
@@ -13,10 +11,9 @@ from .plan import Image, number
 
 USES: dict[Kind, str] = {"chat": "chat", "embedding": "embeddings", "image": "images"}
 IDLE_MS = 3_600_000
-_PRIORITY = attrgetter("priority")
 
 
-def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> tuple[list[Model], bool]:
+def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat") -> tuple[Sequence[Model], bool]:
     """The models to try, by priority, and whether they were asked for by name: then that one and its fallbacks.
 
     `asked` is a model's name or alias, a category in any case, or empty: the default category, or any where images are
@@ -27,15 +24,14 @@ def candidates(catalog: Catalog, asked: str, caller: Caller, kind: Kind = "chat"
     if category is None:
         return _by_name(catalog, catalog.by_name[asked], asked, caller, kind), True
     is_any = kind == "image" and not asked
-    pool = [m for m in catalog.models if m.category] if is_any else catalog.of_category(category)
-    models = [model for model in pool if model.kind == kind and not model.is_off]
-    allowed = models if caller.entry.models is None else [model for model in models if may_use(caller, model)]
-    if models and not allowed:
+    pool = catalog.pools.get((kind, None if is_any else category), ())
+    allowed = pool if caller.entry.models is None else [model for model in pool if may_use(caller, model)]
+    if pool and not allowed:
         raise _unknown(asked or category)
     if not allowed:
         size = "any size" if is_any else f"size {category}"
         raise ModelNotFound(f"No model of {size} for {USES[kind]} is configured.", param="model")
-    return sorted(allowed, key=_PRIORITY), False
+    return allowed, False
 
 
 def in_order(models: Sequence[Model], images: Mapping[str, Image], now_ms: int) -> list[Model]:
@@ -56,8 +52,14 @@ def _size(model: Model) -> float:
 
 def by_priority(models: Sequence[Model]) -> Iterator[list[Model]]:
     """Groups of equal priority of a list that is sorted by it."""
-    for _, group in itertools.groupby(models, key=_PRIORITY):
-        yield list(group)
+    group: list[Model] = []
+    for model in models:
+        if group and model.priority != group[0].priority:
+            yield group
+            group = []
+        group.append(model)
+    if group:
+        yield group
 
 
 def may_use(caller: Caller, model: Model) -> bool:
