@@ -8,8 +8,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -40,6 +39,8 @@ from .upstream import Upstream
 
 SLICE_MS = 20  # of the time that several throttled models are waited for in turn
 _Given = TypeVar("_Given")
+_Ask = Callable[[Model], Awaitable[_Given]]
+_Answered = tuple[Grant, _Given]
 
 
 class Gateway:
@@ -115,10 +116,10 @@ class Gateway:
         deadline = asyncio.get_running_loop().time() + candidates[0].timeouts.total
         return Call(caller, record, need, need.cost, candidates, by_name, min(deadline, until), until)
 
-    async def _answer(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
+    async def _answer(self, call: Call, ask: _Ask[_Given]) -> _Answered[_Given]:
         """The first candidate's answer, charged to the caller. Raises GatewayError."""
         call.charge = await self._charge(call)
-        given: tuple[Grant, _Given] | None = None
+        given: _Answered[_Given] | None = None
         tokens: int | None = None  # of a client that leaves nobody knows what it used
         try:
             given = await self._find(call, ask)
@@ -131,14 +132,20 @@ class Gateway:
             if given is None:
                 await self._ledger.settle_charge(call.charge, tokens=tokens, is_refund=call.record.attempts == 0)
 
-    async def _find(self, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> tuple[Grant, _Given]:
-        """Candidates in order until one answers. Raises GatewayError with what came of each when none did."""
+    async def _find(self, call: Call, ask: _Ask[_Given]) -> _Answered[_Given]:
+        """Candidates until one answers: each once, then those that wait for room, then one that failed before.
+
+        Raises GatewayError with what came of each when none did.
+        """
         try:
-            async with aclosing(self._in_order(call)) as in_order:
-                async for model, patience_ms in in_order:
-                    given = await self._try(model, patience_ms, call, ask)
-                    if given is not None:
-                        return given
+            able = self._able(call)
+            given = (
+                await self._ask_in_turn(able, call, ask)
+                or await self._ask_throttled(able, call, ask)
+                or await self._ask_parked(call, ask)
+            )
+            if given is not None:
+                return given
             if not call.tried:
                 raise OutOfTime("The gateway's time for one request ran out before a model could be asked.")
             raise all_failed(list(call.tried.values()), now_ms=self._ledger.now_ms())
@@ -154,55 +161,59 @@ class Gateway:
             raise key_refused(charge, call.caller.name, now_ms=self._ledger.now_ms())
         return charge
 
-    async def _in_order(self, call: Call) -> AsyncGenerator[tuple[Model, int]]:
-        """Candidates, best first, each with how long (ms) it is worth waiting for when only its throttle is in the way.
+    def _able(self, call: Call) -> list[Model]:
+        able = []
+        for model in call.candidates:
+            rule = shortfall(model, call.need)
+            if rule is None:
+                able.append(model)
+            else:
+                call.note(Attempt(model.name, "need", rule))
+        return able
 
-        In a category nobody is waited for, and nobody asked again, as long as there are others to try.
-        """
-        able = [model for model in call.candidates if self._is_able(model, call)]
-        if call.by_name:
-            for model in able:
-                yield model, model.max_wait_ms
-            return
-        for group in routing.by_priority(able):
+    async def _ask_in_turn(self, able: list[Model], call: Call, ask: _Ask[_Given]) -> _Answered[_Given] | None:
+        """Each once, best first. In a category nobody is waited for as long as there are others to try."""
+        is_waited_for = call.by_name or len(able) == 1
+        for group in [[model] for model in able] if call.by_name else routing.by_priority(able):
             for model in await self._ledger.in_order(group, call.cost):
-                yield model, 0 if len(able) > 1 else model.max_wait_ms
-        if len(able) > 1:
-            for model in self._throttled(able, call):
-                yield model, SLICE_MS
-        if call.parked is not None:
-            grant, error = call.parked
-            pause = pause_when_alone(error, random=random.random)
-            if pause is not None and self._may_ask(call, after_s=pause):
-                call.parked, call.may_park = None, False
-                await self._ledger.settle(grant, Outcome(tokens=0, is_refund=not error.reached))
-                await asyncio.sleep(pause)
-                yield grant.model, 0
+                given = await self._try(model, model.max_wait_ms if is_waited_for else 0, call, ask)
+                if given is not None:
+                    return given
+        return None
 
-    def _throttled(self, able: list[Model], call: Call) -> Iterator[Model]:
+    async def _ask_throttled(self, able: list[Model], call: Call, ask: _Ask[_Given]) -> _Answered[_Given] | None:
         """Of a category those that only their throttle keeps: waited for together, each as long as it is worth."""
         now = asyncio.get_running_loop().time
         began = now()
-        while self._may_ask(call):
+        while len(able) > 1 and not call.by_name and self._may_ask(call):
             left = [model for model in able if now() - began < model.max_wait_ms / 1000 and call.is_throttled(model)]
             if not left:
-                return
-            yield from left
+                break
+            for model in left:
+                given = await self._try(model, SLICE_MS, call, ask)
+                if given is not None:
+                    return given
+        return None
 
-    def _is_able(self, model: Model, call: Call) -> bool:
-        rule = shortfall(model, call.need)
-        if rule is not None:
-            call.note(Attempt(model.name, "need", rule))
-        return rule is None
+    async def _ask_parked(self, call: Call, ask: _Ask[_Given]) -> _Answered[_Given] | None:
+        """One that failed, and is worth asking again since nobody else has room."""
+        if call.parked is None:
+            return None
+        grant, error = call.parked
+        pause = pause_when_alone(error, random=random.random)
+        if pause is None or not self._may_ask(call, after_s=pause):
+            return None
+        call.parked, call.may_park = None, False
+        await self._ledger.settle(grant, Outcome(tokens=0, is_refund=not error.reached))
+        await asyncio.sleep(pause)
+        return await self._try(grant.model, 0, call, ask)
 
     def _may_ask(self, call: Call, *, after_s: float = 0.0) -> bool:
         """Whether time and attempts are left for one more call to a provider."""
         is_in_time = asyncio.get_running_loop().time() + after_s < call.deadline
         return is_in_time and call.record.attempts < self.catalog.config.server.max_attempts
 
-    async def _try(
-        self, model: Model, patience_ms: int, call: Call, ask: Callable[[Model], Awaitable[_Given]]
-    ) -> tuple[Grant, _Given] | None:
+    async def _try(self, model: Model, patience_ms: int, call: Call, ask: _Ask[_Given]) -> _Answered[_Given] | None:
         """Ask one model, again where that makes sense. None: it has no room, or it failed and another may be asked."""
         if call.too_long_for is not None and not is_larger(model, call.too_long_for):
             call.note(Attempt(model.name, "need", "context_length_exceeded"))
@@ -229,7 +240,7 @@ class Gateway:
             await self._settlement.not_asked_again(open_failure, model)
         return None
 
-    async def _ask(self, grant: Grant, call: Call, ask: Callable[[Model], Awaitable[_Given]]) -> _Given:
+    async def _ask(self, grant: Grant, call: Call, ask: _Ask[_Given]) -> _Given:
         """One call to a provider, at its slot. Whoever is cancelled here leaves nothing reserved."""
         record, is_asked, is_settled = call.record, False, False
         try:
