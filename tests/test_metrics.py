@@ -214,7 +214,7 @@ def workers(running: Served) -> list[int]:
 async def test_every_path_of_ours_is_a_label_of_its_own() -> None:
     metrics = Metrics()
     loaded = load(yaml.safe_dump(configuration(model("http://upstream"))), name="test.yaml", env={})
-    front_door: Any = build(loaded, Recorder(), version="test", started=1, routes=[metrics.routes])._surface
+    front_door: Any = build(loaded, Recorder(), version="test", started=1, routes=[metrics.routes])._served[-1].surface
     api = await front_door._app._load()
     assert isinstance(api, FastAPI)
     paths = api.openapi()["paths"]

@@ -1,7 +1,7 @@
 """What the application is made of, in one place. Only the doors call it."""
 
 import ssl
-from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,6 +32,15 @@ def build(loaded: Loaded, telemetry: Telemetry, *, keep_alive_s: float = KEEP_AL
     return app
 
 
+@dataclass(slots=True, eq=False)
+class _Configured:
+    """What serves by one configuration, the clients that it asks providers with, and the requests under way."""
+
+    surface: ASGIApp
+    clients: tuple[HttpClient, ...]
+    under_way: int = 0
+
+
 class App:
     """The ASGI application. It owns what outlives a configuration and must be closed when the process ends."""
 
@@ -41,10 +50,8 @@ class App:
         self._demo = DemoClient()
         self._tokens, self._aws = Tokens(door.clock), AwsCredentials()
         self._clients: dict[tuple[str, float, str], HttpClient] = {}  # the last: a CA bundle to trust besides
-        self._under_way: Counter[HttpClient] = Counter()  # requests, by the clients that they ask providers with
-        self._in_use: tuple[HttpClient, ...] = ()
         self._stores: dict[str, StateStore] = {}
-        self._surface: ASGIApp
+        self._served: list[_Configured] = []  # the last is in use; those before it end what they began
 
     def use(self, loaded: Loaded) -> None:
         """Serve by this configuration from the next request on; those under way end by the one they began with."""
@@ -61,8 +68,8 @@ class App:
             clock=self._door.clock,
         )
         ledger = Ledger(self._store(loaded.config.state or State()), self._door.clock)
-        self._surface = make_surface(catalog, upstream, ledger, self._door)
-        self._in_use = (client, *trusting.values())
+        surface = make_surface(catalog, upstream, ledger, self._door)
+        self._served = [*self._under_way(), _Configured(surface, (client, *trusting.values()))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -71,27 +78,31 @@ class App:
             await self._live(receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        clients = self._in_use
-        for client in clients:
-            self._under_way[client] += 1
+        configured = self._served[-1]
+        configured.under_way += 1
         try:
-            await self._surface(scope, receive, send)
+            await configured.surface(scope, receive, send)
         finally:
-            for client in clients:
-                self._under_way[client] -= 1
-            await self._close_unused()
+            configured.under_way -= 1
+            if len(self._served) > 1 or len(self._clients) > len(configured.clients):
+                await self._close_unused()
 
     async def drop_idle_connections(self) -> None:
         """To providers. What nobody watched for a while may be dead without our knowing."""
         for client in self._clients.values():
-            if not self._under_way[client]:
+            if not any(client in each.clients for each in self._under_way()):
                 await client.aclose()
+
+    def _under_way(self) -> list[_Configured]:
+        return [each for each in self._served if each.under_way]
 
     async def _close_unused(self) -> None:
         """The client of a former configuration goes with the last request that it serves."""
+        last = self._served[-1]
+        self._served = [*(each for each in self._under_way() if each is not last), last]
         for settings, client in list(self._clients.items()):
-            if client not in self._in_use and not self._under_way[client]:
-                del self._clients[settings], self._under_way[client]
+            if not any(client in each.clients for each in self._served):
+                self._clients.pop(settings, None)  # another request that ends may have come first
                 await client.aclose()
 
     async def _live(self, receive: Receive, send: Send) -> None:
