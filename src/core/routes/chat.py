@@ -66,9 +66,11 @@ async def _body(receive: Receive) -> bytes:
 
 def _recovers(scope: Scope) -> bool | None:
     """What the client said of it; None: nothing."""
-    said = [value for name, value in scope["headers"] if name == b"x-sluice-recover"]
-    return _SAID.get(said[0].lower()) if said else None
+    for name, value in scope["headers"]:
+        if name == b"x-sluice-recover":
+            return _SAID.get(value.lower())
+    return None
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
