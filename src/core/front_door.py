@@ -8,7 +8,6 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from .telemetry import Record, Telemetry
 _LOG = logging.getLogger("sluice")
 OPEN_PATHS = frozenset({"/ping", "/ready"})
 BODY_S = 60.0  # a client has this long to send its request, or it holds a place for nothing
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -55,16 +54,17 @@ class FrontDoor:
         self._body_s = body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _headers(scope, (b"authorization", b"content-length", b"x-request-id"))
-        record = Record(_request_id(headers[b"x-request-id"]), scope["method"], scope["path"], time.perf_counter())
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers.get(b"x-request-id", b""))
+        record = Record(request_id, scope["method"], scope["path"], time.perf_counter())
         visit = _Visit(record, receive, send, self._max_body_bytes, self._body_s)
         self._places.taken += 1
         try:
             if scope["path"] not in OPEN_PATHS:
-                caller = self._keyring.identify(headers[b"authorization"])
+                caller = self._keyring.identify(headers.get(b"authorization", b""))
                 scope["sluice.caller"], record.caller = caller, caller.name
                 self._find_place()
-            visit.announce(headers[b"content-length"])
+            visit.announce(headers.get(b"content-length", b""))
             scope["sluice.record"] = record
             await visit.run(self._app, scope)
         except GatewayError as error:
@@ -111,7 +111,7 @@ class _Visit:
         self._work: asyncio.Task[Any] | None = None
         self._has_left = self._is_late = False
 
-    def announce(self, content_length: str) -> None:
+    def announce(self, content_length: bytes) -> None:
         if content_length.isdigit() and int(content_length) > self._max_body_bytes:
             raise self._too_large()
 
@@ -196,18 +196,10 @@ class _Visit:
         return BodyTooLarge(f"The request body is larger than {self._max_body_bytes} bytes (server.max_body_bytes).")
 
 
-def _headers(scope: Scope, names: Iterable[bytes]) -> dict[bytes, str]:
-    found = dict.fromkeys(names, "")
-    for name, value in scope["headers"]:
-        if name in found:
-            found[name] = value.decode("latin-1")
-    return found
-
-
 def new_request_id() -> str:
     return f"req_{random.getrandbits(96):024x}"
 
 
-def _request_id(given: str) -> str:
+def _request_id(given: bytes) -> str:
     """The client's own id when it is harmless to print, else a new one."""
-    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+    return given.decode() if given and _REQUEST_ID.fullmatch(given) else new_request_id()
