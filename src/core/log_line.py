@@ -1,10 +1,10 @@
 """What is said in one line of JSON. Of exceptions type and place only: their own text may quote a prompt."""
 
+import functools
 import logging
+import time
 import traceback
 from dataclasses import fields
-from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -13,16 +13,15 @@ from .telemetry import Record
 
 OURS = "sluice"  # the logger that we ourselves speak by
 _TOLD = tuple(field.name for field in fields(Record) if field.name not in ("started", "is_stream"))
-_VALUES = attrgetter(*_TOLD)
 
 
 def fields_of(record: Record) -> dict[str, Any]:
     """What is known of a request, less what only the code needs."""
-    told = {
-        name: round(value, 4) if type(value) is float else value
-        for name, value in zip(_TOLD, _VALUES(record), strict=True)
-        if value is not None
-    }
+    told: dict[str, Any] = {}
+    for name in _TOLD:
+        value = getattr(record, name)
+        if value is not None:
+            told[name] = round(value, 4) if type(value) is float else value
     if not record.trail:
         del told["trail"]
     if not record.attempts:
@@ -31,8 +30,14 @@ def fields_of(record: Record) -> dict[str, Any]:
 
 
 def json_line(level: str, message: str, fields: dict[str, Any]) -> str:
-    stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return orjson.dumps({"timestamp": stamp, "level": level, "message": message, **fields}).decode() + "\n"
+    second, ms = divmod(time.time_ns() // 1_000_000, 1000)
+    line = {"timestamp": f"{_second(second)}.{ms:03d}Z", "level": level, "message": message, **fields}
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode()
+
+
+@functools.lru_cache(maxsize=1)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 class JsonFormatter(logging.Formatter):
