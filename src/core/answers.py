@@ -43,18 +43,17 @@ def headers_of(
 ) -> dict[str, str]:
     """Who answered, after how many calls, without which fields, and what is left of its tightest limit on requests."""
     headers = {"x-sluice-model": _for_a_header(model.name), "x-sluice-attempts": str(attempts)}
-    rows = [
-        (window.limit.most - used, window)
-        for window, used in zip(reservation.windows, reservation.used, strict=True)
-        if window.limit.what == "requests"
-    ]
     if dropped:
         headers["x-sluice-dropped"] = _in_a_row(dropped)
-    if rows:
-        remaining, window = min(rows, key=lambda row: row[0])
-        headers["x-ratelimit-limit-requests"] = str(window.limit.most)
+    tightest, remaining = None, 0
+    for window, used in zip(reservation.windows, reservation.used, strict=True):
+        left = window.limit.most - used
+        if window.limit.what == "requests" and (tightest is None or left < remaining):
+            tightest, remaining = window, left
+    if tightest is not None:
+        headers["x-ratelimit-limit-requests"] = str(tightest.limit.most)
         headers["x-ratelimit-remaining-requests"] = str(max(0, remaining))
-        headers["x-ratelimit-reset-requests"] = str(max(0, math.ceil(window.ends - now)))
+        headers["x-ratelimit-reset-requests"] = str(max(0, math.ceil(tightest.ends - now)))
     return headers
 
 
