@@ -59,7 +59,7 @@ class AnthropicDialect:
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         asked, left_out = fitting(chat.body, endpoint.upstream_model)
         left_out += dropped(asked, _TAKEN)
-        headers = headers_of(endpoint, is_stream=chat.stream, x_api_key=endpoint.token)
+        headers = headers_of(endpoint, {"x-api-key": endpoint.token}, is_stream=chat.stream)
         headers.setdefault("anthropic-version", VERSION)
         body = {"model": endpoint.upstream_model, **request_body(asked, endpoint.upstream_model)}
         if chat.stream:

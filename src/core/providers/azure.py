@@ -31,7 +31,7 @@ class AzureDialect(OpenAIDialect):
 
     def credentials(self, endpoint: Endpoint) -> dict[str, str]:
         """A token of Entra's, which is a JWT, is a bearer's; a key is not."""
-        return bearer(endpoint) if endpoint.token.startswith("eyJ") else {"api_key": endpoint.token}
+        return bearer(endpoint) if endpoint.token.startswith("eyJ") else {"api-key": endpoint.token}
 
 
 _DIALECT = AzureDialect(mends=(quirks.no_delta, quirks.filters_without_name), knows_developer=True)

@@ -58,7 +58,7 @@ class BedrockDialect:
         is_claude = "claude" in endpoint.upstream_model
         asked, left_out = fitting(chat.body, endpoint.upstream_model) if is_claude else (chat.body, ())
         left_out += dropped(asked, _taken(asked, endpoint.upstream_model))
-        headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
+        headers = headers_of(endpoint, bearer(endpoint), is_stream=chat.stream)
         if chat.stream:
             headers["accept"] = "application/vnd.amazon.eventstream"
         body = request_body(asked, endpoint.upstream_model)

@@ -39,7 +39,7 @@ class RunDialect:
 
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         left_out = dropped(chat.body, _TAKEN)
-        headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
+        headers = headers_of(endpoint, bearer(endpoint), is_stream=chat.stream)
         body = {**request_body(chat.body), "stream": chat.stream}
         return Outgoing(HttpRequest(_address(endpoint), headers, orjson.dumps(body)), left_out)
 

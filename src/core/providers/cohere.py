@@ -56,7 +56,7 @@ class CohereDialect:
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         left_out = dropped(chat.body, _TAKEN)
         body = {"model": endpoint.upstream_model, "stream": chat.stream, **request_body(chat.body)}
-        headers = headers_of(endpoint, is_stream=chat.stream, **bearer(endpoint))
+        headers = headers_of(endpoint, bearer(endpoint), is_stream=chat.stream)
         return Outgoing(HttpRequest(endpoint.url, headers, orjson.dumps(body)), left_out)
 
     def decoder(self, chat: Chat, stamp: Stamp) -> Decoder:
@@ -82,7 +82,7 @@ class CohereDialect:
         }
         if body.get("dimensions"):
             asked["output_dimension"] = body["dimensions"]
-        headers = headers_of(endpoint, is_stream=False, **bearer(endpoint))
+        headers = headers_of(endpoint, bearer(endpoint), is_stream=False)
         return HttpRequest(endpoint.url, headers, orjson.dumps(asked))
 
     def embedding(self, raw: bytes) -> Completion | UpstreamError:

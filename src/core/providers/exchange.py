@@ -15,16 +15,16 @@ Json = dict[str, Any]
 NOT_JSON = "The provider's answer is not a JSON object."
 
 
-def headers_of(endpoint: Endpoint, *, is_stream: bool, **ours: str) -> dict[str, str]:
-    """`ours` are names with `_` for `-`; without a token nothing is said of one."""
-    headers = {
+def headers_of(endpoint: Endpoint, key: Mapping[str, str] = {}, *, is_stream: bool) -> dict[str, str]:
+    """`key` is how our key is said, which is left out where there is none."""
+    return {
         "content-type": "application/json",
         "accept": "text/event-stream" if is_stream else "application/json",
         "accept-encoding": "identity",  # a compressed stream comes in lumps
         "user-agent": "sluice",
         **endpoint.headers,
+        **(key if endpoint.token else {}),
     }
-    return headers | {name.replace("_", "-"): value for name, value in ours.items()} if endpoint.token else headers
 
 
 def bearer(endpoint: Endpoint) -> dict[str, str]:

@@ -74,8 +74,8 @@ class GoogleDialect:
 
     def request(self, endpoint: Endpoint, chat: Chat) -> Outgoing:
         left_out = dropped(chat.body, _TAKEN)
-        own = bearer(endpoint) if self.is_vertex else {"x_goog_api_key": endpoint.token}
-        headers = headers_of(endpoint, is_stream=chat.stream, **own)
+        own = bearer(endpoint) if self.is_vertex else {"x-goog-api-key": endpoint.token}
+        headers = headers_of(endpoint, own, is_stream=chat.stream)
         body = request_body(chat.body, endpoint.upstream_model, has_ids=not self.is_vertex)
         url = method_url(endpoint.url, is_stream=chat.stream)
         return Outgoing(HttpRequest(url, headers, orjson.dumps(body)), left_out)

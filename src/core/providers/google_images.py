@@ -32,10 +32,10 @@ class GoogleImages:
         return f"/models/{quote(upstream_model, safe='')}:{_method(upstream_model)}"
 
     def drawing_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:
-        own = bearer(endpoint) if self.is_vertex else {"x_goog_api_key": endpoint.token}
+        own = bearer(endpoint) if self.is_vertex else {"x-goog-api-key": endpoint.token}
         is_imagen = _method(endpoint.upstream_model) == "predict"
         body = _imagen(drawing) if is_imagen else _gemini(drawing)
-        request = HttpRequest(_address(endpoint), headers_of(endpoint, is_stream=False, **own), orjson.dumps(body))
+        request = HttpRequest(_address(endpoint), headers_of(endpoint, own, is_stream=False), orjson.dumps(body))
         return Outgoing(request, left_out(drawing, ("n", "aspect_ratio") if is_imagen else ("aspect_ratio",)))
 
     def edit_request(self, endpoint: Endpoint, drawing: Drawing) -> Outgoing:

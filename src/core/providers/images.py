@@ -195,7 +195,7 @@ def images_at(row: Provider, url: str | None) -> Images:
 
 
 def post(endpoint: Endpoint, body: Json) -> HttpRequest:
-    headers = {**headers_of(endpoint, is_stream=False, **bearer(endpoint)), "accept": _ACCEPT}
+    headers = {**headers_of(endpoint, bearer(endpoint), is_stream=False), "accept": _ACCEPT}
     return HttpRequest(endpoint.url, headers, orjson.dumps(body))
 
 

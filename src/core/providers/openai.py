@@ -52,7 +52,7 @@ class OpenAIDialect:
 
     def completion(self, raw: bytes, chat: Chat, stamp: Stamp) -> Completion | UpstreamError:  # noqa: ARG002
         answer = self._answer(raw, "choices")
-        if isinstance(answer, UpstreamError) or not self.mend(answer.body, Notes()):
+        if isinstance(answer, UpstreamError) or not self.mends or not self.mend(answer.body, Notes()):
             return answer
         return Completion(answer.body, orjson.dumps(answer.body))
 
@@ -66,11 +66,11 @@ class OpenAIDialect:
         return endpoint.url
 
     def credentials(self, endpoint: Endpoint) -> dict[str, str]:
-        """The header that has our key, its name with `_` for `-`."""
+        """The header that has our key."""
         return bearer(endpoint)
 
     def post(self, endpoint: Endpoint, body: dict[str, Any], *, is_stream: bool = False) -> HttpRequest:
-        headers = headers_of(endpoint, is_stream=is_stream, **self.credentials(endpoint))
+        headers = headers_of(endpoint, self.credentials(endpoint), is_stream=is_stream)
         return HttpRequest(self.address(endpoint), headers, orjson.dumps(body))
 
     def _answer(self, raw: bytes, content: str) -> Completion | UpstreamError:
