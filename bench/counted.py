@@ -39,16 +39,16 @@ SCOPE: dict[str, Any] = {
 
 async def ask(app: ASGIApp) -> None:
     sent: list[Message] = []
-    never = asyncio.get_running_loop().create_future()  # the client stays
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # the client stays
     pieces = [{"type": "http.request", "body": BODY, "more_body": False}]
 
     async def receive() -> Message:
-        return pieces.pop() if pieces else await never
+        return pieces.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app(dict(SCOPE), receive, send)
+    await app({**SCOPE, "sluice.gone": gone}, receive, send)
     if sent[0]["status"] != 200:
         raise RuntimeError(sent[1]["body"].decode())
 

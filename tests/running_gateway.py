@@ -195,10 +195,12 @@ async def running(
     keep_alive_s: float = KEEP_ALIVE_S,
     door: Mapping[str, Any] | None = None,
     time_s: float | None = None,
+    tells_leave: bool = True,
     **blocks: Any,
 ) -> AsyncIterator[RunningGateway]:
     """`blocks` are the configuration's, `door` as in `surface.Door`; `logs` hear what the product's log would; `time_s`
-    is what a door with a deadline, such as Lambda's, allows for a request.
+    is what a door with a deadline, such as Lambda's, allows for a request; without `tells_leave` the server has to be
+    asked whether a client has left, as Lambda's.
 
     When all went well, nothing may be held in the store in the end.
     """
@@ -208,13 +210,15 @@ async def running(
     app = build(loaded, telemetry, **options)
     scopes = [f"m#{entry.name}" for entry in loaded.config.models] + [f"p#{name}" for name in loaded.config.providers]
 
-    async def with_deadline(scope: Scope, receive: Receive, send: Send) -> None:
+    async def as_the_door(scope: Scope, receive: Receive, send: Send) -> None:
         if time_s is not None:
             scope["sluice.deadline"] = asyncio.get_running_loop().time() + time_s
+        if not tells_leave:
+            scope.pop("sluice.gone", None)
         await app(scope, receive, watched(send))
 
     def make_app() -> ASGIApp:
-        return with_deadline
+        return as_the_door
 
     server = _Server(uvicorn_config(make_app, timeout_graceful_shutdown=5))
     listener = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where it can see that it is TCP

@@ -1104,14 +1104,16 @@ async def test_when_nobody_answers_one_status_says_why(upstream: FakeUpstream, c
 # --- the client leaves
 
 
+@pytest.mark.parametrize("tells_leave", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_client_that_leaves_before_an_answer_leaves_nothing_reserved(
-    upstream: FakeUpstream, clock: Clock, stream: bool
+    upstream: FakeUpstream, clock: Clock, stream: bool, tells_leave: bool
 ) -> None:
     upstream.script = says_nothing
     only = small(upstream, "a", max_in_flight=1, tokens_per_minute=9999)
     pool = {"openai": {"max_in_flight": 1, "requests_per_minute": 9}}
-    async with serving(only, clock=clock, providers=pool, auth=keys(tokens_per_minute=9999)) as gateway:
+    own = keys(tokens_per_minute=9999)
+    async with serving(only, clock=clock, providers=pool, auth=own, tells_leave=tells_leave) as gateway:
         waiting = asyncio.create_task(gateway.chat(model="a", stream=stream))
         await upstream.asked.wait()
         waiting.cancel()

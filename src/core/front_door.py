@@ -1,6 +1,7 @@
 """What holds for every request, whatever its path: an id, a key, a bounded body, OpenAI's error form, one record.
 
-Plain ASGI around the application. When the client leaves, the work for it is cancelled wherever it stands.
+Plain ASGI around the application. When the client leaves, the work for it is cancelled wherever it stands: a server may
+give a future that is done then, as `sluice.gone` of the scope; another one is asked, by a task for each request.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class FrontDoor:
         headers = dict(scope["headers"])
         request_id = _request_id(headers.get(b"x-request-id", b""))
         record = Record(request_id, scope["method"], scope["path"], time.perf_counter())
-        visit = _Visit(record, receive, send, self._max_body_bytes, self._body_s)
+        visit = _Visit(record, receive, send, scope.get("sluice.gone"), self._max_body_bytes, self._body_s)
         self._places.taken += 1
         try:
             if scope["path"] not in OPEN_PATHS:
@@ -98,16 +99,25 @@ class ClientGoneError(Exception):
 class _Visit:
     """One exchange with a client: counts what it sends, marks what it is sent, notices when it goes."""
 
-    def __init__(self, record: Record, receive: Receive, send: Send, max_body_bytes: int, body_s: float) -> None:
+    def __init__(
+        self,
+        record: Record,
+        receive: Receive,
+        send: Send,
+        gone: asyncio.Future[None] | None,
+        max_body_bytes: int,
+        body_s: float,
+    ) -> None:
         self._record = record
         self._receive = receive
         self._send = send
+        self._gone = gone
         self._left_to_read = max_body_bytes
         self._max_body_bytes = max_body_bytes
         self._body_s = body_s
         self._body_timer: asyncio.TimerHandle | None = None
         self._is_whole = False  # the body has come
-        self._watch: asyncio.Task[None] | None = None
+        self._watch: asyncio.Future[None] | None = None
         self._work: asyncio.Task[Any] | None = None
         self._has_left = self._is_late = False
 
@@ -156,7 +166,8 @@ class _Visit:
             if not message.get("more_body", False) and not self._is_whole:
                 self._is_whole = True
                 self._stop_waiting()
-                self._watch = asyncio.create_task(self._watch_client())
+                self._watch = self._gone or asyncio.create_task(self._disconnect())
+                self._watch.add_done_callback(self._leave)
         return message
 
     def _give_up(self) -> None:
@@ -170,7 +181,9 @@ class _Visit:
         if self._body_timer is not None:
             self._body_timer.cancel()
         if self._watch is not None:
-            self._watch.cancel()
+            self._watch.remove_done_callback(self._leave)
+            if self._watch is not self._gone:
+                self._watch.cancel()
         self._body_timer = self._watch = None
 
     async def _send_marked(self, message: Message) -> None:
@@ -184,10 +197,12 @@ class _Visit:
         except OSError as error:
             raise ClientGoneError from error
 
-    async def _watch_client(self) -> None:
+    async def _disconnect(self) -> None:
         """The body has been read: what comes next can only be the client's leave."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def _leave(self, _: asyncio.Future[None]) -> None:
         self._has_left = True
         if self._work is not None:
             self._work.cancel()

@@ -34,9 +34,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._gone = self.loop.create_future()
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set_result(None)
         self._head_came()
         self._reads_on()
         self._rest_came()
@@ -78,6 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["sluice.gone"] = self._gone  # type: ignore[typeddict-unknown-key]
         self._expect_head()
 
     def _expect_head(self) -> None:
