@@ -51,8 +51,14 @@ def test_what_could_not_be_written_is_not_read(levels: int, is_read: bool) -> No
 
 
 def test_many_brackets_side_by_side_are_not_deep() -> None:
-    flat = orjson.dumps([{"a": []}] * 1000)
-    assert json_text.read(flat) == [{"a": []}] * 1000
+    for times in (150, 1000):
+        assert json_text.read(orjson.dumps([{"a": []}] * times)) == [{"a": []}] * times
+
+
+@pytest.mark.parametrize("length", [0, json_text.SMALL_BYTES])
+def test_what_is_deep_is_found_behind_a_text(length: int) -> None:
+    with pytest.raises(json_text.TooDeep):
+        json_text.read(b'["%b",%b]' % (b"x" * length, nested(json_text.MOST_LEVELS)))
 
 
 @pytest.mark.parametrize("levels", [255, 1000, 100_000])
