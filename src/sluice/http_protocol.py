@@ -27,6 +27,7 @@ class HttpProtocol(HttpToolsProtocol):
     """httptools has no limit of its own, so a request's head, and the trailers after a body, could grow without end."""
 
     _head_bytes = 0  # received since the last head or piece of a body was whole
+    _is_in_head = True
     _is_over = False
     _head_timer: asyncio.TimerHandle | None = None
     _stalled_timer: asyncio.TimerHandle | None = None
@@ -81,13 +82,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["sluice.gone"] = self._gone  # type: ignore[typeddict-unknown-key]
-        self._expect_head()
+        self._is_in_head = True
 
     def _expect_head(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _head_came(self) -> None:
+        self._is_in_head = False
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -97,6 +99,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
+        if self._is_in_head and not self._is_over:
+            self._expect_head()  # most come whole
         if self._head_bytes > MAX_HEAD_BYTES and not self._is_over:
             self.send_400_response("")
 
