@@ -380,13 +380,16 @@ async def test_an_error_whose_body_never_comes_is_judged_by_its_status(
 
 
 @BOTH
+@pytest.mark.parametrize("length", [10, 250_000, 1_000_000])
 async def test_a_client_that_leaves_before_the_answer_closes_the_upstream(
-    gateway: RunningGateway, provider: FakeUpstream, stream: bool
+    gateway: RunningGateway, provider: FakeUpstream, stream: bool, length: int
 ) -> None:
+    """Also after a body that was more than the server reads at once."""
     provider.script, was_left = then_silence()
     provider.asked.clear()
     seen = len(gateway.records)
-    task = asyncio.create_task(gateway.chat(model="patient", stream=stream))
+    messages = [{"role": "user", "content": "x" * length}]
+    task = asyncio.create_task(gateway.chat(model="patient", stream=stream, messages=messages))
     await provider.asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -67,6 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self.flow.resume_reading()  # else a large body leaves it paused, and nobody would hear that the client leaves
         if self._rest_timer is not None:
             self._rest_came()
             self._unset_keepalive_if_required()  # as after any answer, which uvicorn leaves out here
