@@ -114,6 +114,22 @@ async def test_a_second_request_on_a_connection_has_its_own_time_for_headers(
             assert await reader.read() == b""
 
 
+async def test_blank_lines_between_two_requests_do_not_hold_a_connection(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sluice.http_protocol, "HEAD_S", 0.2)
+    async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
+        writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readline()
+        await reader.readuntil(b"OK")
+        with took(0.2, 5):
+            async with asyncio.timeout(5):
+                writer.write(b"\r\n")
+                await asyncio.sleep(0.1)
+                writer.write(b"\r\n")
+                assert await reader.read() == b""
+
+
 async def test_a_stranger_that_sends_on_after_its_401_is_cut(
     upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

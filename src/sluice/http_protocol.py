@@ -100,10 +100,14 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and not self._is_over:
+        if (self._is_in_head or self._is_between()) and not self._is_over:
             self._expect_head()  # most come whole
         if self._head_bytes > MAX_HEAD_BYTES and not self._is_over:
             self.send_400_response("")
+
+    def _is_between(self) -> bool:
+        """An answered request is behind us, and something came since: blank lines, which begin no request."""
+        return self.cycle is not None and self.cycle.response_complete and not self.cycle.more_body
 
     def on_headers_complete(self) -> None:
         self._head_came()
