@@ -95,11 +95,10 @@ def _is_one_event(piece: bytes) -> bool:
     """Whether it is one event of one line: how most of them come, and quicker to see than to take apart."""
     ends = len(piece) - 2
     return (
-        piece.startswith(b"data: ")
-        and piece.find(b"\n") == ends
-        and piece.endswith(b"\n\n")
+        piece.find(b"\n") == ends < MAX_EVENT_BYTES
+        and piece[-1] == LF
+        and piece.startswith(b"data: ")
         and CR not in piece
-        and ends < MAX_EVENT_BYTES
     )
 
 

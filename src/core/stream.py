@@ -76,7 +76,11 @@ def is_usage(chunk: Chunk) -> bool:
 
 def choices_of(chunk: Chunk) -> list[dict[str, Any]]:
     choices = chunk.body.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    if not isinstance(choices, list):
+        return []
+    if len(choices) == 1 and isinstance(choices[0], dict):
+        return choices  # most of them
+    return [choice for choice in choices if isinstance(choice, dict)]
 
 
 @dataclass(slots=True)
@@ -93,11 +97,12 @@ class Progress:
             self.usage = usage
         for choice in choices_of(chunk):
             index = choice.get("index")
-            index = index if isinstance(index, int) else 0
+            if type(index) is not int:
+                index = 0
             if choice.get("finish_reason"):
                 self._open[index] = False
-            else:
-                self._open.setdefault(index, True)
+            elif index not in self._open:
+                self._open[index] = True
 
     def is_finished(self, *, done: bool) -> bool:
         """Every choice seen has finished. Without `[DONE]` as many as were asked for must have been seen, too."""

@@ -93,8 +93,10 @@ class OpenAIDialect:
         return classify(replace(report, status=self.codes.get(report.code, report.status)))
 
     def mend(self, body: dict[str, Any], notes: Notes) -> bool:
-        changes = [mend(body, notes) for mend in self.mends]
-        return any(changes)
+        is_changed = False
+        for mend in self.mends:
+            is_changed |= mend(body, notes)
+        return is_changed
 
 
 def without_extra(messages: list[Any]) -> list[Any]:
