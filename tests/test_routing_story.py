@@ -21,7 +21,7 @@ from core.ledger import Grant, Ledger
 from core.limits import Cost
 from core.plan import members, number
 from core.retries import RetryPolicy
-from core.store.sqlite import SqliteStore
+from core.store.sqlite import LOG_AT_MOST, SqliteStore
 from tests.fake_upstream import (
     DONE,
     Exchange,
@@ -1182,7 +1182,7 @@ async def test_client_that_leaves_while_it_waits_for_its_turn_has_cost_nothing(
 
 
 class LeavingClient(SqliteStore):
-    """Whose client leaves just while the store works on the scope `leaves_at`."""
+    """Whose client leaves just while the store's thread works on the scope `leaves_at`."""
 
     leaves_at = ""
 
@@ -1198,6 +1198,7 @@ class LeavingClient(SqliteStore):
         task = asyncio.current_task()
         if scope.key == self.leaves_at and task is not None:
             self.leaves_at = ""
+            self._written = LOG_AT_MOST  # so that its thread has to be waited for
             task.cancel()
 
 

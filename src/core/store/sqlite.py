@@ -1,41 +1,30 @@
 """State in a sqlite file: survives restarts, shared by all processes of a machine. The default on a laptop.
 
-One thread of its own holds the connection, so that a busy file never stalls a stream. It takes all that is waiting into
-one transaction: under load the cost of a commit is shared. Items are JSON of an image; a file of a version that we do
-not know is never touched.
+An operation takes ten microseconds and asks no disk, less than it takes to have a thread do it: whoever asks carries it
+out. What has to wait, for a file that another process holds or for the disk when the log is written back, is a thread's
+affair, so that neither ever stalls a stream. Items are JSON of an image.
 """
 
 import asyncio
 import contextlib
-import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import orjson
 
-from ..admission import Outcome, Refusal, Reservation, Scope
+from ..admission import Outcome, Refusal, Reservation, Scope, plan_finish
 from ..limits import Cost
 from ..plan import Image, Plan, Value
-from .port import StoreError, finish_in, reserve_in, write_in
+from .port import StoreError, reserve_in, write_in
+from .sqlite_file import VERSION, is_busy, open_file, patiently, unusable
 
-VERSION = 1
 PATIENCE_AT_START_S = 5.0  # several workers make the file at once
+LOG_AT_MOST = 1000  # what a process adds to it before it is written back
 _AT_ONCE = 64
-_PAUSE_S = 0.01
+_MOMENT_S = 0.0001  # another process holds the file for a tenth of that, as a rule
 _T = TypeVar("_T")
-
-_OTHER_FILE = "name another file in state.path"
-_REMEDY = f"see that it is a file with room to grow, in a folder that this user may write to, or {_OTHER_FILE}"
-_REMEDIES = {
-    sqlite3.SQLITE_BUSY: f"another process holds it; end that one, or {_OTHER_FILE}",
-    sqlite3.SQLITE_READONLY: f"allow this user to write to it and to its folder, or {_OTHER_FILE}",
-    sqlite3.SQLITE_NOTADB: f"it is damaged or no state file; move it away, or {_OTHER_FILE}",
-    sqlite3.SQLITE_CORRUPT: f"it is damaged; move it away (counting begins anew), or {_OTHER_FILE}",
-}
 
 
 class SqliteStore:
@@ -44,110 +33,172 @@ class SqliteStore:
     def __init__(self, path: str, *, timeout_ms: int, patience_at_start_s: float = PATIENCE_AT_START_S) -> None:
         self.images: Mapping[str, Image] = {}
         self._path = path
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._patience_s = timeout_ms / 1000
+        self._seen: dict[str, tuple[str | bytes | None, Image]] = {}  # items as they lie in the file, and read
+        self._version: object = None  # of the file when they were
+        self._written = 0
+        self._jobs: list[_Job[Any]] = []  # the thread's: as long as there are any, all the above is its as well
         self._is_closed = False
-        self._closing = threading.Lock()
-        self._connection = _open(path, timeout_ms, patience_at_start_s)
+        self._lock = threading.Lock()  # of all this; nobody who holds it ever waits
+        self._is_called = threading.Condition(self._lock)
+        self._connection = open_file(path, patience_at_start_s)
         self._thread = threading.Thread(target=self._work, name="sluice-state", daemon=True)
         self._thread.start()
 
     async def snapshot(self, keys: Sequence[str]) -> dict[str, Image]:
-        return await self._do(lambda: {key: image for key in keys if (image := self._read(key))})
+        def read() -> dict[str, Image]:
+            self._forget_if_changed()
+            return {key: image for key in keys if (image := self._read(key)[1])}
+
+        return await self._do(read)
 
     async def reserve(
         self, scope: Scope, cost: Cost, *, now_ms: int, call_id: str, max_wait_ms: int = 0
     ) -> Reservation | Refusal:
-        def reserve() -> Reservation | Refusal:
-            before = self._read(scope.key)
-            after, verdict = reserve_in(before, scope, cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
-            self._write(scope.key, before, after)
-            return verdict
+        def reserve(image: Image) -> tuple[Image, Reservation | Refusal]:
+            return reserve_in(image, scope, cost, now_ms=now_ms, call_id=call_id, max_wait_ms=max_wait_ms)
 
-        def give_back() -> None:
-            if isinstance(job.result, Reservation):
-                self._finish(job.result, Outcome(is_refund=True), now_ms)
+        def give_back(verdict: Reservation | Refusal | None) -> None:
+            if isinstance(verdict, Reservation):
+                self._write(scope.key, plan_finish(verdict, Outcome(is_refund=True), now_ms=now_ms))
 
-        job = self._put(reserve)
-        try:
-            return await self._wait_for(job)
-        except asyncio.CancelledError:  # it is carried out all the same, and nobody is left to settle it
-            with contextlib.suppress(StoreError):  # closed meanwhile
-                self._put(give_back).future.cancel()
-            raise
+        return await self._do(lambda: self._change(scope.key, reserve), give_back)
 
     async def finish(self, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> None:
-        await self._do(lambda: self._finish(reservation, outcome, now_ms))
+        self._refuse_if_closed()
+        if plans := plan_finish(reservation, outcome, now_ms=now_ms):
+            await self.write(reservation.scope.key, *plans)
 
     async def write(self, key: str, *plans: Plan) -> None:
-        def write() -> None:
-            before = self._read(key)
-            self._write(key, before, write_in(before, *plans))
-
-        await self._do(write)
+        await self._do(lambda: self._write(key, plans))
 
     async def aclose(self) -> None:
         """What was asked for before is still carried out."""
-        with self._closing:
+        with self._lock:
             self._is_closed = True
-            self._jobs.put(None)
+            self._is_called.notify()
         await asyncio.to_thread(self._thread.join)
 
-    async def _do(self, work: Callable[[], _T]) -> _T:
-        return await self._wait_for(self._put(work))
-
-    def _put(self, work: Callable[[], _T]) -> "_Job[_T]":
-        job = _Job(work, asyncio.get_running_loop())
-        with self._closing:  # nothing may come to lie behind the end of the queue, it would be waited for for ever
-            if self._is_closed:
-                raise StoreError(f"the state file {self._path} is closed: this process is about to end")
-            self._jobs.put(job)
-        return job
-
-    async def _wait_for(self, job: "_Job[_T]") -> _T:
+    async def _do(self, work: Callable[[], _T], undo: Callable[[_T | None], None] = lambda _: None) -> _T:
+        """At once, where there is nothing to wait for; else by the thread, then also if whoever asks is
+        cancelled meanwhile, for whom there is `undo`.
+        """
+        with self._lock:
+            self._refuse_if_closed()
+            if not self._jobs and self._written < LOG_AT_MOST:
+                try:
+                    return patiently(work, _MOMENT_S, pause_s=0)
+                except Exception as error:
+                    if not is_busy(error):
+                        raise unusable(self._path, error) from error
+            job = self._hand_over(work)
         try:
             return await job.future
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreError), self._lock:
+                self._refuse_if_closed()
+                self._hand_over(lambda: undo(job.result)).future.cancel()
+            raise
         except Exception as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise StoreError(f"the state file {self._path} is closed: this process is about to end")
+
+    def _hand_over(self, work: Callable[[], _T]) -> "_Job[_T]":
+        job = _Job(work, asyncio.get_running_loop())
+        self._jobs.append(job)
+        self._is_called.notify()
+        return job
+
+    # --- by the thread
 
     def _work(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            jobs, is_last = [first], False
-            while len(jobs) < _AT_ONCE and not self._jobs.empty():
-                job = self._jobs.get()
-                if job is None:
-                    is_last = True
-                    break
-                jobs.append(job)
-            self._carry_out(jobs)
-            if is_last:
-                break
+        while jobs := self._next():
+            failure = self._carry_out(jobs)
+            with self._lock:
+                del self._jobs[: len(jobs)]
+                is_long = self._written >= LOG_AT_MOST
+            for job in jobs:
+                job.tell(failure)
+            if is_long:
+                self._write_back()
         self._connection.close()
 
-    def _carry_out(self, jobs: "list[_Job[Any]]") -> None:
-        failure: Exception | None = None
+    def _next(self) -> "list[_Job[Any]]":
+        """Those who wait, in the order in which they came; none once it is closed and all is done."""
+        with self._lock:
+            self._is_called.wait_for(lambda: self._jobs or self._is_closed)
+            return self._jobs[:_AT_ONCE]
+
+    def _carry_out(self, jobs: "list[_Job[Any]]") -> Exception | None:
+        """In one transaction, so that they wait for the file together. What it failed with, if it did."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                job.run()
-            self._connection.execute("COMMIT")
+            with self._connection:
+                patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"), self._patience_s)
+                for job in jobs:
+                    job.run()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            failure = error
-            with contextlib.suppress(sqlite3.Error):  # sqlite may have done so by itself
-                self._connection.execute("ROLLBACK")
-        for job in jobs:
-            job.tell(failure)
+            self._seen.clear()
+            return error
+        return None
 
-    def _finish(self, reservation: Reservation, outcome: Outcome, now_ms: int) -> None:
-        before = self._read(reservation.scope.key)
-        self._write(reservation.scope.key, before, finish_in(before, reservation, outcome, now_ms=now_ms))
+    def _write_back(self) -> None:
+        """First without holding up other processes, then with what they added meanwhile, so that the log begins anew.
+        Its first page is waited for as well, so it is written here. Should that fail, it only takes more room.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._connection.execute(f"PRAGMA user_version = {VERSION}")
+        self._written = 0
 
-    def _read(self, key: str) -> Image:
-        row = self._connection.execute("SELECT image FROM items WHERE key = ?", (key,)).fetchone()
-        return _decode(row[0]) if row else {}
+    # --- by whoever asks, or by the thread within its transaction
 
-    def _write(self, key: str, before: Image, after: Image) -> None:
-        if after is not before:
-            self._connection.execute("INSERT OR REPLACE INTO items (key, image) VALUES (?, ?)", (key, _encode(after)))
+    def _write(self, key: str, plans: Sequence[Plan]) -> None:
+        self._change(key, lambda image: (write_in(image, *plans), None))
+
+    def _change(self, key: str, change: Callable[[Image], tuple[Image, _T]]) -> _T:
+        """Judged by the item as it was seen last, and once more if somebody else has changed it since. So the file is
+        held for one statement alone, and nothing is read twice that nobody has changed.
+        """
+        while True:
+            before, image = self._read(key)
+            after, result = change(image)
+            is_old = self._forget_if_changed() if after is image else not self._replace(key, before, after)
+            if not is_old:
+                return result
+
+    def _forget_if_changed(self) -> bool:
+        """Whether anybody else has written to the file since this was asked last."""
+        version = self._connection.execute("PRAGMA data_version").fetchone()
+        if version == self._version:
+            return False
+        self._seen.clear()
+        self._version = version
+        return True
+
+    def _read(self, key: str) -> tuple[str | bytes | None, Image]:
+        if key not in self._seen:
+            row = self._connection.execute("SELECT image FROM items WHERE key = ?", (key,)).fetchone()
+            self._seen[key] = (row[0], _decode(row[0])) if row else (None, {})
+        return self._seen[key]
+
+    def _replace(self, key: str, before: str | bytes | None, image: Image) -> bool:
+        """Whether it was still what it was before; else it is to be read again."""
+        after = _encode(image)
+        if before is None:
+            done = self._connection.execute("INSERT OR IGNORE INTO items (key, image) VALUES (?, ?)", (key, after))
+        else:
+            statement = "UPDATE items SET image = ? WHERE key = ? AND image = ?"
+            done = self._connection.execute(statement, (after, key, before))
+        if not done.rowcount:
+            del self._seen[key]
+            return False
+        self._seen[key] = after, image
+        self._written += 1
+        return True
 
 
 class _Job(Generic[_T]):
@@ -185,64 +236,10 @@ class _Job(Generic[_T]):
             self.future.set_result(cast("_T", self.result))
 
 
-def _open(path: str, timeout_ms: int, patience_s: float) -> sqlite3.Connection:
-    give_up_at = time.monotonic() + patience_s
-    while True:
-        try:
-            return _try_to_open(path, timeout_ms, patience_s)
-        except (sqlite3.Error, OSError) as error:
-            # Two that turn a new file to WAL at the same time do not wait for each other: one is refused at once.
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
-                raise _unusable(path, error) from error
-        time.sleep(_PAUSE_S)
+def _encode(image: Image) -> str:
+    """Sets as lists. As text: of bytes sqlite3 first asks each time who might adapt them."""
+    return orjson.dumps(image, default=sorted).decode()
 
 
-def _try_to_open(path: str, timeout_ms: int, patience_s: float) -> sqlite3.Connection:
-    if path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(connection.close)
-        connection.execute("BEGIN IMMEDIATE")
-        _claim(connection, path)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA busy_timeout = {timeout_ms}")
-        on_failure.pop_all()
-    return connection
-
-
-def _claim(connection: sqlite3.Connection, path: str) -> None:
-    """Makes a new file ours. One that is not, or of a version that we do not know, is left as it is."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, image BLOB NOT NULL) WITHOUT ROWID")
-    elif version != VERSION:
-        raise StoreError(
-            f"the state file {path} is of version {version}, this is for version {VERSION}: "
-            f"move it away, or {_OTHER_FILE}"
-        )
-    elif (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        words = " ".join(found.split())
-        raise StoreError(f"the state file {path} cannot be used: {words}: {_REMEDIES[sqlite3.SQLITE_CORRUPT]}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")  # written in any case: BEGIN lets a read-only file pass
-
-
-def _unusable(path: str, error: Exception) -> StoreError:
-    return StoreError(f"the state file {path} cannot be used: {error}: {_REMEDIES.get(_code(error), _REMEDY)}")
-
-
-def _code(error: Exception) -> int:
-    """Sqlite's primary code; what it adds to that only says more precisely why."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _encode(image: Image) -> bytes:
-    return orjson.dumps(
-        {name: sorted(value) if isinstance(value, frozenset) else value for name, value in image.items()}
-    )
-
-
-def _decode(raw: bytes) -> dict[str, Value]:
+def _decode(raw: str | bytes) -> dict[str, Value]:
     return {name: frozenset(value) if isinstance(value, list) else value for name, value in orjson.loads(raw).items()}
