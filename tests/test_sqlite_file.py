@@ -330,7 +330,7 @@ async def test_the_log_does_not_grow_for_ever(path: Path, monkeypatch: pytest.Mo
     for _ in range(40):
         for store in stores:
             await write_often(store, 50)
-    assert path.with_name("state.db-wal").stat().st_size < 400 * (4096 + 24), "pages of 4 KB, each with its head"
+    assert path.with_name("state.db-wal").stat().st_size < 400 * (1024 + 24), "pages of 1 KB, each with its head"
     for store in stores:
         await store.aclose()
 

@@ -21,7 +21,7 @@ from .port import StoreError, reserve_in, write_in
 from .sqlite_file import VERSION, is_busy, open_file, patiently, unusable
 
 PATIENCE_AT_START_S = 5.0  # several workers make the file at once
-LOG_AT_MOST = 1000  # what a process adds to it before it is written back
+LOG_AT_MOST = 4000  # what a process adds to it before it is written back: 4 MB
 _AT_ONCE = 64
 _MOMENT_S = 0.0001  # another process holds the file for a tenth of that, as a rule
 _T = TypeVar("_T")

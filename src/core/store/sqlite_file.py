@@ -62,6 +62,7 @@ def _try_to_open(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(connection.close)
+        connection.execute("PRAGMA page_size = 1024")  # of a new file: a write takes whole pages, and an item is small
         connection.execute("BEGIN IMMEDIATE")
         _claim(connection, path)
         connection.execute("COMMIT")
