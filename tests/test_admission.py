@@ -12,8 +12,9 @@ from core.admission import Outcome, Reason, Refusal, Reservation, Scope, plan_fi
 from core.breaker import Breaker
 from core.limits import Cost, Limit
 from core.plan import Image, Plan, Value, kept_until
-from core.store.port import finish_in, reserve_in
+from core.store.port import reserve_in
 from core.throttle import Throttle
+from tests.settled import finish_in
 
 
 def at(text: str) -> int:

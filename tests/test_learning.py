@@ -10,9 +10,9 @@ from core.learning import learnt
 from core.limits import Cost, Limit
 from core.plan import Image, first_to_hold, kept_until
 from core.providers.limit_headers import ReportedLimit
-from core.store.port import finish_in
 from tests.fake_upstream import DONE, FakeUpstream, answers_json, chunk, completion, event, events
 from tests.running_gateway import Clock, RunningGateway, model, running
+from tests.settled import finish_in
 
 NOW = 1_795_428_930_000  # 2026-11-23, 10:15:30 UTC
 MINUTE, TOKENS = "rm29923815", "tm29923815"

@@ -18,7 +18,8 @@ from core.admission import Outcome, Refusal, Reservation, Scope, plan_reserve
 from core.breaker import Breaker
 from core.limits import Cost, Limit
 from core.plan import Image
-from core.store.port import finish_in, reserve_in
+from core.store.port import reserve_in
+from tests.settled import finish_in
 
 
 def at(text: str) -> int:

@@ -9,7 +9,7 @@ suite and one differential test run over them.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ..admission import Outcome, Refusal, Reservation, Scope, plan_finish, plan_reserve
+from ..admission import Outcome, Refusal, Reservation, Scope, plan_reserve
 from ..limits import Cost
 from ..plan import Image, Plan, first_to_hold
 
@@ -71,11 +71,6 @@ def reserve_in(
         image = plan.apply(image)
         if reservation is not None:
             return image, reservation
-
-
-def finish_in(image: Image, reservation: Reservation, outcome: Outcome, *, now_ms: int) -> Image:
-    """`finish` for a store that holds the true image."""
-    return write_in(image, *plan_finish(reservation, outcome, now_ms=now_ms))
 
 
 def write_in(image: Image, *plans: Plan) -> Image:
