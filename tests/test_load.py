@@ -97,18 +97,20 @@ async def test_a_client_that_never_ends_its_headers_is_cut(
                 assert await reader.read() == b""
 
 
+async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert b" 200 " in await reader.readline()
+    await reader.readuntil(b"OK")
+
+
 async def test_a_second_request_on_a_connection_has_its_own_time_for_headers(
     upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sluice.http_protocol, "HEAD_S", 0.2)
     async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
-        writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert b" 200 " in await reader.readline()
-        await reader.readuntil(b"OK")
+        await ping(reader, writer)
         await asyncio.sleep(0.3)  # idle between two requests is no slowness
-        writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert b" 200 " in await reader.readline()
-        await reader.readuntil(b"OK")
+        await ping(reader, writer)
         writer.write(b"GET /pi")
         async with asyncio.timeout(5):
             assert await reader.read() == b""
@@ -119,9 +121,7 @@ async def test_blank_lines_between_two_requests_do_not_hold_a_connection(
 ) -> None:
     monkeypatch.setattr(sluice.http_protocol, "HEAD_S", 0.2)
     async with running(model(upstream.url)) as gateway, connection(gateway) as (reader, writer):
-        writer.write(b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n")
-        await reader.readline()
-        await reader.readuntil(b"OK")
+        await ping(reader, writer)
         with took(0.2, 5):
             async with asyncio.timeout(5):
                 writer.write(b"\r\n")
