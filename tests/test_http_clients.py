@@ -535,6 +535,37 @@ async def test_a_connection_that_was_idle_for_too_long_is_not_used_again(kind: K
     assert upstream.connections == 2
 
 
+async def test_a_connection_that_nobody_wants_any_more_is_closed(upstream: FakeUpstream) -> None:
+    """By aiohttp's clock; httpx closes it when it is next asked for something."""
+    async with making("aiohttp", idle_s=0.1) as client:
+        await fetch(client, upstream.url)
+        await upstream.until_open(0)
+
+
+@pytest.mark.parametrize(("kind", "later_s"), [("aiohttp", 0), ("aiohttp", 0.02), ("httpx", 0.02)])
+async def test_what_nobody_asked_for_answers_no_request(kind: Kind, upstream: FakeUpstream, later_s: float) -> None:
+    """Servers take leave of an idle connection with a 408 before they close it.
+
+    When it comes in one piece with an answer's end, httpx takes it for the next answer (httpcore 1.0.9).
+    """
+    said = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await asyncio.sleep(later_s)  # until the connection is idle
+        await exchange.raw(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        said.set()
+
+    upstream.script = script
+    async with making(kind) as client:
+        assert await fetch(client, upstream.url) == b"ok"
+        await said.wait()
+        await asyncio.sleep(0.02)  # it arrives
+        upstream.script = answers(b"ok again")
+        assert await fetch(client, upstream.url) == b"ok again"
+    assert upstream.connections == 2
+
+
 @pytest.mark.parametrize("has_begun", [False, True])
 async def test_closing_an_answer_that_is_not_over_closes_its_connection(
     client: HttpClient, upstream: FakeUpstream, has_begun: bool

@@ -1,23 +1,24 @@
 """The HTTP client on aiohttp: the default, since it costs less than a seventh of httpx's CPU (docs/decisions.md).
 
-On its connector, which knows names, TLS and idle connections, and its parser, but without its session: that would keep
-cookies, redirects, retries and traces that nobody here wants, for two thirds of what a request costs.
+On its connector, which knows names and TLS, and its parser, but without its session: that would keep cookies,
+redirects, retries and traces that nobody here wants, for two thirds of what a request costs.
 """
 
 import asyncio
 import functools
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
 from yarl import URL
 
 from ..patience import Patience
+from .idle import IdleConnections
 from .port import ConnectFailed, ConnectionLost, ConnectTimedOut, HttpRequest, TlsFailed, first_of_each
 
 LARGE_BODY_BYTES = 2**20
@@ -27,9 +28,10 @@ MAX_HEADER_BYTES = 64 * 1024  # some providers' policy headers alone pass aiohtt
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a request goes: `asked` tells the connector, `path` and `headers` the other side."""
+    """Where a request goes: `asked` tells the connector, `key` its idle ones, `path` and `headers` the other side."""
 
     asked: aiohttp.ClientRequest
+    key: ConnectionKey
     path: str
     headers: Mapping[str, str]
 
@@ -37,9 +39,8 @@ class _Place:
 class AiohttpClient:
     def __init__(self, *, idle_s: float, tls: ssl.SSLContext | None, idle_connections: int, idle_per_host: int) -> None:
         self._tls = tls or True  # the one that aiohttp made when it was imported: another takes as long again
-        self._idle_s = idle_s
-        self._idle = (idle_connections, idle_per_host)
-        self._connector: _Connector | None = None  # made on first use: it belongs to the running loop
+        self._idle = IdleConnections(idle_s=idle_s, at_most=idle_connections, per_host=idle_per_host)
+        self._connector: aiohttp.TCPConnector | None = None  # made on first use: it belongs to the running loop
         self._place = functools.lru_cache(maxsize=1024)(_place)
 
     async def send(self, request: HttpRequest, *, connect_s: float, headers_s: float) -> "AiohttpResponse":
@@ -62,18 +63,13 @@ class AiohttpClient:
     async def aclose(self) -> None:
         connector, self._connector = self._connector, None  # a request that begins meanwhile makes one of its own
         self._place.cache_clear()
+        self._idle.close()
         if connector is not None:
             await connector.close()
 
     async def _begin(self, request: HttpRequest, connect_s: float, patience: Patience) -> "AiohttpResponse":
-        place = self._place(request.url, request.tls_name)
-        if self._connector is None:
-            self._connector = _Connector(*self._idle, limit=0, keepalive_timeout=self._idle_s, ssl=self._tls)
-        try:
-            connection = await self._connector.connect(place.asked, [], _timeout(connect_s))
-        except TimeoutError as error:
-            raise ConnectTimedOut(f"no connection within {connect_s:g} s") from error
-        sending = None
+        place, sending = self._place(request.url, request.tls_name), None
+        connection = self._idle.take(place.key) or await self._connect(place, connect_s)
         try:
             protocol = connection.protocol
             assert protocol is not None
@@ -88,19 +84,31 @@ class AiohttpClient:
             _stop(sending)
             connection.close()
             raise
-        return AiohttpResponse(connection, message, content, patience, sending)
+        return AiohttpResponse(
+            connection, functools.partial(self._idle.give, place.key), message, content, patience, sending
+        )
+
+    async def _connect(self, place: _Place, connect_s: float) -> Connection:
+        if self._connector is None:
+            self._connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
+        try:
+            return await self._connector.connect(place.asked, [], _timeout(connect_s))
+        except TimeoutError as error:
+            raise ConnectTimedOut(f"no connection within {connect_s:g} s") from error
 
 
 class AiohttpResponse:
     def __init__(
         self,
         connection: Connection,
+        give_back: Callable[[Connection], None],
         message: RawResponseMessage,
         content: aiohttp.StreamReader,
         patience: Patience,
         sending: asyncio.Task[None] | None,
     ) -> None:
-        self._connection = connection
+        self._connection: Connection | None = connection
+        self._give_back = give_back
         self._content = content
         self._patience = patience
         self._sending = sending
@@ -121,36 +129,21 @@ class AiohttpResponse:
 
     async def aclose(self) -> None:
         self._patience.end()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
         if self._content.is_eof() and (self._sending is None or self._sending.done()):
-            self._connection.release()
+            self._give_back(connection)
         else:
             _stop(self._sending)
-            self._connection.close()
-
-
-class _Connector(aiohttp.TCPConnector):
-    """aiohttp bounds connections in use, not idle ones; after a burst all of them would linger.
-
-    `_release` is aiohttp's own; the contract suite counts idle connections, so that a change there is seen.
-    """
-
-    def __init__(self, idle_connections: int, idle_per_host: int, **options: Any) -> None:
-        super().__init__(**options)
-        self._max_idle = idle_connections
-        self._max_idle_per_host = idle_per_host
-
-    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
-        idle_here = len(self._conns[key]) if key in self._conns else 0
-        idle = sum(map(len, self._conns.values()))
-        is_full = idle_here >= self._max_idle_per_host or idle >= self._max_idle
-        super()._release(key, protocol, should_close=should_close or is_full)
+            connection.close()
 
 
 def _place(address: str, tls_name: str) -> _Place:
     url = URL(address, encoded=True)
     asked = aiohttp.ClientRequest("GET", url, server_hostname=tls_name or None)
     own = {name: asked.headers[name] for name in ("host", "authorization") if name in asked.headers}
-    return _Place(asked, url.raw_path_qs, own)
+    return _Place(asked, asked.connection_key, url.raw_path_qs, own)
 
 
 def _head(request: HttpRequest, place: _Place) -> bytes:
