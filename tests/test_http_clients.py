@@ -303,6 +303,24 @@ async def test_a_compressed_piece_that_yields_nothing_yet_is_not_the_end(
     assert await fetch(client, upstream.url) == b"Hello there."
 
 
+@pytest.mark.parametrize("is_compressed", [False, True])
+async def test_a_large_answer_that_is_read_slowly_arrives_whole(
+    client: HttpClient, upstream: FakeUpstream, is_compressed: bool
+) -> None:
+    """More than is read ahead of whoever reads: the connection is stopped, and goes on."""
+    body = bytes(8 * 2**20)
+    if is_compressed:
+        upstream.script = answers(gzip.compress(body), content_encoding="gzip")
+    else:
+        upstream.script = answers(body)
+    response = await send(client, upstream.url)
+    await asyncio.sleep(0.1)  # what is read ahead is full
+    assert await rest_of(response) == body
+    await response.aclose()
+    await fetch(client, upstream.url)
+    assert upstream.connections == 1
+
+
 async def test_what_is_not_compressed_as_it_says_is_a_lost_connection(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:

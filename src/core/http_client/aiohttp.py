@@ -91,10 +91,21 @@ class AiohttpClient:
     async def _connect(self, place: _Place, connect_s: float) -> Connection:
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
+            make: Callable[..., ResponseHandler] = _Protocol
+            # A change there would be seen in the counts of a request.
+            self._connector._factory = functools.partial(make, asyncio.get_running_loop())  # noqa: SLF001
         try:
             return await self._connector.connect(place.asked, [], _timeout(connect_s))
         except TimeoutError as error:
             raise ConnectTimedOut(f"no connection within {connect_s:g} s") from error
+
+
+class _Protocol(ResponseHandler):
+    """aiohttp's reader takes up reading after each piece, stopped or not: a twentieth of a chunk, and of a request."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
 
 
 class AiohttpResponse:
