@@ -285,9 +285,13 @@ class BrokenStream:
 
     is_closed = False
 
-    async def batches(self, _: float) -> AsyncIterator[list[Chunk]]:
-        yield []
-        raise Transient("cut")
+    has_spoken = False
+
+    async def next(self, _: float) -> list[Chunk]:
+        if self.has_spoken:
+            raise Transient("cut")
+        self.has_spoken = True
+        return []
 
     async def aclose(self) -> None:
         self.is_closed = True

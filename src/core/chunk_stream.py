@@ -6,7 +6,6 @@ Asks for nothing and chooses nobody: it reads one answer that `upstream.py` has 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
 
 from .catalog import Model
 from .chat import Chat
@@ -21,7 +20,7 @@ MAX_HELD_BYTES = 2**20
 
 
 class ChunkStream:
-    """One stream whose answer has begun. Iterate `batches`; `progress` says what has been seen so far."""
+    """One stream whose answer has begun. Ask for the `next`; `progress` says what has been seen so far."""
 
     def __init__(
         self,
@@ -47,6 +46,7 @@ class ChunkStream:
         self._now = asyncio.get_running_loop().time
         self._started = self._heard = started
         self._held: list[Item] = []
+        self._failure: UpstreamError | None = None  # behind what is held
         self._is_over = False  # the body has ended
         self._saw_done = False
 
@@ -69,25 +69,26 @@ class ChunkStream:
             if self._is_over or len(raw) > MAX_HELD_BYTES or Done() in items:
                 raise self._why_no_answer(raw)
 
-    async def batches(self, until: float = math.inf) -> AsyncIterator[list[Chunk]]:
-        """Chunks as soon as they are whole; an empty list when the caller should hear that we are alive.
+    async def next(self, until: float = math.inf) -> list[Chunk] | None:
+        """The next chunks as soon as they are whole; an empty list when the caller should hear that we are alive.
 
-        Ends when the answer is finished; raises UpstreamError when it broke off or at `until`, of the loop's clock.
+        None when the answer is finished. Raises UpstreamError when it broke off or at `until`, of the loop's clock.
         """
-        items, self._held = self._held, []
         spoke = self._now()
         while True:
-            chunks, failure = self._take(items)
+            items, self._held = self._held, []
+            if not items:
+                if self._failure is not None:
+                    raise self._failure
+                if self._saw_done or self._is_over:
+                    break
+                items = await self._next_items(spoke + self._keep_alive_s, until)
+            chunks = self._take(items)
             if chunks or self._now() - spoke >= self._keep_alive_s:
-                yield chunks
-                spoke = self._now()
-            if failure is not None:
-                raise failure
-            if self._saw_done or self._is_over:
-                break
-            items = await self._next_items(spoke + self._keep_alive_s, until)
+                return chunks
         if not self.progress.is_finished(done=self._saw_done):
             raise Transient("The provider's stream broke off before the answer was finished.")
+        return None
 
     async def aclose(self) -> None:
         if self._saw_done:
@@ -104,19 +105,21 @@ class ChunkStream:
             return failure
         return Transient("The provider's stream ended before an answer began.")
 
-    def _take(self, items: list[Item]) -> tuple[list[Chunk], UpstreamError | None]:
+    def _take(self, items: list[Item]) -> list[Chunk]:
         """The chunks up to the end of the answer or to what went wrong."""
         chunks: list[Chunk] = []
         for item in items:
-            if isinstance(item, UpstreamError):
-                return chunks, item
-            if isinstance(item, Done):
+            if isinstance(item, Chunk):
+                self.progress.note(item)
+                if not (item.is_unasked or (self._hides_usage and is_usage(item))):
+                    chunks.append(item)
+            elif isinstance(item, Done):
                 self._saw_done = True
                 break
-            self.progress.note(item)
-            if not (item.is_unasked or (self._hides_usage and is_usage(item))):
-                chunks.append(item)
-        return chunks, None
+            else:
+                self._failure = item
+                break
+        return chunks
 
     async def _next_items(self, speak_at: float, until: float) -> list[Item]:
         """What comes next; nothing when it is time to speak. An answer that had finished survives a rough end."""

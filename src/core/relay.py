@@ -56,8 +56,9 @@ class Relay:
         while True:
             leg = self.legs[-1]
             try:
-                async for chunks in leg.stream.batches(self._until):
-                    yield b"".join(map(self._encode, chunks)) or sse.KEEP_ALIVE
+                while (chunks := await leg.stream.next(self._until)) is not None:
+                    encoded = self._encode(chunks[0]) if len(chunks) == 1 else b"".join(map(self._encode, chunks))
+                    yield encoded or sse.KEEP_ALIVE
             except StreamNotRecovered as error:
                 leg.came_to = "differs"
                 yield sse.encode(orjson.dumps(error.body()))

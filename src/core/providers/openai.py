@@ -153,7 +153,7 @@ class OpenAIDecoder:
         if error is not None:
             return self._dialect.judge(report_of(error))
         raw = None if self._dialect.mend(body, self._notes) else data
-        return Chunk(body, raw, is_unasked=not body)  # a mend may have taken all of it
+        return Chunk(body, raw) if body else Chunk({}, is_unasked=True)  # a mend may have taken all of it
 
     def _held_usage(self) -> list[Item]:
         body, self._notes.usage_chunk = self._notes.usage_chunk, None
