@@ -79,6 +79,12 @@ def test_a_file_that_is_not_there_says_so() -> None:
         Configuration({"SLUICE_CONFIG": "/nowhere.yaml"}).read()
 
 
+@pytest.mark.parametrize("time", ["5m", "nan", "inf", "-1"])
+def test_a_time_that_is_none_says_so(time: str) -> None:
+    with pytest.raises(ConfigError, match=f"SLUICE_CONFIG_TTL: {time} is not a number of seconds"):
+        Configuration({"SLUICE_CONFIG_TTL": time})
+
+
 def test_it_is_read_again_after_its_time_and_only_then(tmp_path: Path) -> None:
     path, clock = config_file(tmp_path, model(HERE, "a")), Clock()
     found = Configuration({"SLUICE_CONFIG": path, "SLUICE_CONFIG_TTL": "60"}, clock=clock)

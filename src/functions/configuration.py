@@ -6,6 +6,7 @@ wrong one.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,12 +27,15 @@ _REFERENCE = ("ssm:", "secretsmanager:")
 
 
 class Configuration:
-    """The clock is the wall's: that of the process may stand still while its environment is frozen."""
+    """The clock is the wall's: that of the process may stand still while its environment is frozen.
+
+    Raises ConfigError for a time that is none.
+    """
 
     def __init__(self, env: Mapping[str, str], *, clock: Callable[[], float] = time.time) -> None:
         self._env = env
         self._place = env.get("SLUICE_CONFIG") or SHIPPED
-        self._ttl_s = float(env.get("SLUICE_CONFIG_TTL") or TTL_S)
+        self._ttl_s = _seconds(env, "SLUICE_CONFIG_TTL", TTL_S)
         self._clock = clock
         self._read_at = 0.0
         self._text: str | None = None  # in use
@@ -102,6 +106,17 @@ class Configuration:
 
         self._remote = self._remote or Remote()
         return self._remote
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    said = env.get(name) or str(default)
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError([f"{name}: {said} is not a number of seconds"])
+    return seconds
 
 
 def _not_here(loaded: Loaded, env: Mapping[str, str]) -> list[str]:
