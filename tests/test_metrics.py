@@ -87,6 +87,15 @@ async def chat(client: httpx.AsyncClient, name: str, **more: Any) -> int:
     return answer.status_code
 
 
+async def test_who_reads_the_log_may_be_gone(home: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    async with served("--addr", "127.0.0.1:0", cwd=home, env=environment(home), stdout=writes) as running:
+        os.close(writes)
+        assert [await chat(running.client, "demo/quick") for _ in range(3)] == [200] * 3
+        assert (await read(running))("requests_total", path="/v1/chat/completions", status="200") == 3
+
+
 async def test_everything_that_happened_is_counted(home: Path) -> None:
     async with served("--addr", "127.0.0.1:0", cwd=home, env=environment(home)) as running:
         client = running.client
