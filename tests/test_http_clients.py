@@ -7,6 +7,7 @@ import gc
 import gzip
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Literal
@@ -26,7 +27,7 @@ from core.http_client.port import (
     HttpResponse,
     TlsFailed,
 )
-from tests.certificate import CERTIFICATE
+from tests.certificate import CERTIFICATE, KEY
 from tests.fake_upstream import Exchange, FakeUpstream, answers, took
 
 Kind = Literal["aiohttp", "httpx"]
@@ -303,6 +304,27 @@ async def test_a_compressed_piece_that_yields_nothing_yet_is_not_the_end(
     assert await fetch(client, upstream.url) == b"Hello there."
 
 
+async def test_many_small_chunks_that_are_read_slowly_arrive_whole(client: HttpClient, upstream: FakeUpstream) -> None:
+    """aiohttp stops a connection for their number as well, and its parser may then keep back what comes later."""
+    number, is_read = 16_385, asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.start(200)
+        await exchange.raw(as_chunk(b"a") * number)
+        await is_read.wait()
+        await exchange.raw(as_chunk(b"x") + as_chunk(b"y") + b"0\r\n\r\n")
+
+    upstream.script = script
+    response = await send(client, upstream.url)
+    await asyncio.sleep(0.2)  # all of them lie there
+    body = b""
+    while len(body) < number:
+        body += await response.read(2)
+    is_read.set()
+    assert body + await rest_of(response) == b"a" * number + b"xy"
+    await response.aclose()
+
+
 @pytest.mark.parametrize("is_compressed", [False, True])
 async def test_a_large_answer_that_is_read_slowly_arrives_whole(
     client: HttpClient, upstream: FakeUpstream, is_compressed: bool
@@ -554,7 +576,7 @@ async def test_a_connection_that_was_idle_for_too_long_is_not_used_again(kind: K
 
 
 async def test_a_connection_that_nobody_wants_any_more_is_closed(upstream: FakeUpstream) -> None:
-    """By aiohttp's clock; httpx closes it when it is next asked for something."""
+    """httpx closes it when it is next asked for something."""
     async with making("aiohttp", idle_s=0.1) as client:
         await fetch(client, upstream.url)
         await upstream.until_open(0)
@@ -629,6 +651,38 @@ async def test_closing_the_client_closes_its_idle_connections(kind: Kind, upstre
         await fetch(client, upstream.url)
         assert upstream.open_connections == 1
     await upstream.until_open(0)
+
+
+async def test_closing_the_client_does_not_wait_for_the_other_sides_end_of_tls() -> None:
+    """It may be dead, and a frozen environment that is thawed has many of them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile("w") as pem:
+        pem.write(CERTIFICATE + KEY)
+        pem.flush()
+        context.load_cert_chain(pem.name)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(_answers_and_is_dead, listener, context))
+        async with making("aiohttp", trusted=CERTIFICATE) as client:
+            assert await fetch(client, f"https://127.0.0.1:{listener.getsockname()[1]}/") == b"ok"
+        assert await serving
+
+
+def _answers_and_is_dead(listener: socket.socket, context: ssl.SSLContext) -> bool:
+    """Whether the connection was closed soon after, all the same."""
+    accepted, _ = listener.accept()
+    served = context.wrap_socket(accepted, server_side=True)
+    served.recv(65536)
+    served.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    with socket.socket(fileno=served.detach()) as raw:
+        raw.settimeout(2)
+        try:
+            while raw.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+        except ConnectionResetError:
+            pass
+        return True
 
 
 @pytest.mark.parametrize(("kind", "asked", "kept"), [("aiohttp", 120, 50), ("httpx", 230, 200)])

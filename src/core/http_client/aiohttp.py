@@ -28,7 +28,7 @@ MAX_HEADER_BYTES = 64 * 1024  # some providers' policy headers alone pass aiohtt
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a request goes: `asked` tells the connector, `key` its idle ones, `path` and `headers` the other side."""
+    """Where a request goes: `asked` makes a connection, `key` finds an idle one, `path` and `headers` are sent."""
 
     asked: aiohttp.ClientRequest
     key: ConnectionKey
@@ -63,9 +63,11 @@ class AiohttpClient:
     async def aclose(self) -> None:
         connector, self._connector = self._connector, None  # a request that begins meanwhile makes one of its own
         self._place.cache_clear()
-        self._idle.close()
-        if connector is not None:
-            await connector.close()
+        try:
+            if connector is not None:
+                await connector.close()  # first: it does not wait for the other side's end of TLS
+        finally:
+            self._idle.close()
 
     async def _begin(self, request: HttpRequest, connect_s: float, patience: Patience) -> "AiohttpResponse":
         place, sending = self._place(request.url, request.tls_name), None
@@ -92,7 +94,7 @@ class AiohttpClient:
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
             make: Callable[..., ResponseHandler] = _Protocol
-            # A change there would be seen in the counts of a request.
+            # Were it called something else one day, a request would cost more, and its counts say so.
             self._connector._factory = functools.partial(make, asyncio.get_running_loop())  # noqa: SLF001
         try:
             return await self._connector.connect(place.asked, [], _timeout(connect_s))
@@ -101,10 +103,19 @@ class AiohttpClient:
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp's reader takes up reading after each piece, stopped or not: a twentieth of a chunk, and of a request."""
+    """Takes up reading only on a connection that was stopped once: its parser may have kept something back.
+
+    aiohttp feeds the parser an empty piece after every read: a twentieth of a chunk, and of a request.
+    """
+
+    _was_stopped = False
+
+    def pause_reading(self) -> None:
+        self._was_stopped = True
+        super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        if self._reading_paused or self._buffer_paused:
+        if self._was_stopped or self._buffer_paused:
             super().resume_reading(resume_parser)
 
 

@@ -12,7 +12,7 @@ from aiohttp.connector import Connection
 
 
 class IdleConnections:
-    """`key` is a host with all that makes a connection to it another one."""
+    """`key` is host, port and TLS: connections with the same one are interchangeable."""
 
     def __init__(self, *, idle_s: float, at_most: int, per_host: int) -> None:
         self._idle_s = idle_s
@@ -53,8 +53,9 @@ class IdleConnections:
 
     def _close_old(self) -> None:
         self._close_before(monotonic() - self._idle_s)
-        again = asyncio.get_running_loop().call_later(self._idle_s, self._close_old) if self._count else None
-        self._sweep = again
+        self._sweep = None
+        if self._count:
+            self._sweep = asyncio.get_running_loop().call_later(self._idle_s, self._close_old)
 
     def _close_before(self, moment: float) -> None:
         for key, waiting in list(self._by_key.items()):
