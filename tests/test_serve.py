@@ -383,6 +383,21 @@ async def test_a_stream_that_outlasts_the_grace_is_cut(tmp_path: Path, upstream:
 # --- workers
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_what_is_cut_at_the_end_leaves_its_line(tmp_path: Path, workers: str) -> None:
+    endless = {"name": "demo/endless", "provider": "demo", "demo": {"first_token_ms": 1, "stall_after": 1}}
+    write_config(tmp_path, models=[endless])
+    args = ("--addr", "127.0.0.1:0", "--grace", "0", "--workers", workers)
+    async with served(*args, cwd=tmp_path) as running, contextlib.AsyncExitStack() as open_streams:
+        for _ in range(6):
+            body = ask("demo/endless", stream=True)
+            stream = running.client.stream("POST", "/v1/chat/completions", json=body)
+            await open_streams.enter_async_context(stream)
+        running.process.send_signal(signal.SIGTERM)
+        lines = [await running.log_line() for _ in range(6)]
+    assert [line["error"] for line in lines] == ["cut_by_shutdown"] * 6
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the processes' tree from /proc")
 async def test_two_workers_serve_each_without_the_other(home: Path) -> None:
     async with served("--addr", "127.0.0.1:0", "--workers", "2", cwd=home) as running:

@@ -1,5 +1,7 @@
 """What the application is made of, in one place. Only the doors call it."""
 
+import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from .tokens import Tokens
 from .upstream import KEEP_ALIVE_S, Upstream
 
 DEFAULT_IDLE_S = 90.0
+CUT_S = 2.0  # at the end a request that was cut has this long for what it owes
 
 
 def build(loaded: Loaded, telemetry: Telemetry, *, keep_alive_s: float = KEEP_ALIVE_S, **door: Any) -> "App":
@@ -51,6 +54,7 @@ class App:
         self._tokens, self._aws = Tokens(door.clock), AwsCredentials()
         self._clients: dict[tuple[str, float, str], HttpClient] = {}  # the last: a CA bundle to trust besides
         self._stores: dict[str, StateStore] = {}
+        self._quiet: asyncio.Event | None = None  # at the end: set when nothing is under way
         self._served: list[_Configured] = []  # the last is in use; those before it end what they began
 
     def use(self, loaded: Loaded) -> None:
@@ -84,6 +88,8 @@ class App:
             await configured.surface(scope, receive, send)
         finally:
             configured.under_way -= 1
+            if self._quiet is not None and not self._under_way():
+                self._quiet.set()
             if len(self._served) > 1 or len(self._clients) > len(configured.clients):
                 await self._close_unused()
 
@@ -108,11 +114,20 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
+        await self._end_what_was_cut()
         for client in (*self._clients.values(), self._demo):
             await client.aclose()
         for store in self._stores.values():
             await store.aclose()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _end_what_was_cut(self) -> None:
+        """Requests that the server has given up have accounts to settle, and are told in the turn after."""
+        if self._under_way():
+            self._quiet = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), CUT_S)
+        await asyncio.sleep(0)
 
     def _client_for(self, loaded: Loaded, ca_bundle: str = "") -> HttpClient:
         """The same one, with its connections, as long as no setting of it changes."""
