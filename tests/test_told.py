@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from core.telemetry import Record
 from sluice.told import Told
 from tests.running_gateway import Recorder
@@ -22,3 +24,21 @@ async def test_what_is_over_is_told_to_all_in_the_loops_next_turn_in_its_order()
     await asyncio.sleep(0)
     for listener in listeners:
         assert [each.request_id for each in listener.records] == ["0", "1", "2", "3"]
+
+
+async def test_a_listener_that_cannot_hear_keeps_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Deaf(Recorder):
+        def request_done(self, record: Record) -> None:
+            super().request_done(record)
+            raise BrokenPipeError
+
+    listeners = [Deaf(), Recorder()]
+    told = Told(*listeners)
+    for number in range(2):
+        told.request_done(record(str(number)))
+    await asyncio.sleep(0)
+    assert [len(listener.records) for listener in listeners] == [2, 2]
+    assert [line.getMessage().partition(" in ")[0] for line in caplog.records] == [
+        "0 cannot be told: BrokenPipeError",
+        "1 cannot be told: BrokenPipeError",
+    ]

@@ -59,7 +59,7 @@ class MakeApp:
         try:
             app = build(
                 loaded,
-                Told(metrics, make_log(sys.stdout)),  # in this order: whoever reads the log may be gone
+                Told(make_log(sys.stdout), metrics),
                 version=__version__,
                 started=int(time.time()),
                 retry=retry_policy(read_environment(self.env_file)),

@@ -1,14 +1,18 @@
 """Tells everything to several listeners: the log and the metrics."""
 
 import asyncio
+import logging
 
 from core.admission import Refusal
+from core.log_line import OURS, where
 from core.telemetry import Record, Telemetry
+
+_LOG = logging.getLogger(OURS)
 
 
 class Told:
     """What is over is told in the event loop's next turn: the answer goes out first, and several cost little more
-    than one.
+    than one. A listener that cannot hear (whoever reads the log may be gone) keeps nothing from the others.
     """
 
     def __init__(self, *listeners: Telemetry) -> None:
@@ -24,7 +28,10 @@ class Told:
         over, self._over = self._over, []
         for listener in self._listeners:
             for record in over:
-                listener.request_done(record)
+                try:
+                    listener.request_done(record)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the rest is to be told
+                    _LOG.error("%s cannot be told: %s", record.request_id, where(error))
 
     def unexpected(self, record: Record, error: Exception) -> None:
         for listener in self._listeners:
