@@ -35,7 +35,7 @@ def quick(bench: measure.Bench, targets: Sequence[Target]) -> None:
 def peers(bench: measure.Bench, targets: Sequence[Target]) -> None:
     with bench.all_running(targets) as running:
         measure.requests(bench, running, "small", connections=8, seconds=2.5, rounds=5)
-        measure.latency(bench, running, count=300)
+        measure.latency(bench, running, count=200, rounds=5)
         others = [one for one in running if one.target is not SQLITE]
         quick_ones = [one for one in others if not one.target.is_slow]
         measure.requests(bench, others, "large", connections=8, seconds=2, rounds=3)

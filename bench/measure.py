@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import random
 import subprocess
 import sys
 import time
@@ -116,28 +115,23 @@ def bodies(bench: Bench, running: Sequence[Running], *, size: int, rounds: int) 
         bench.note(f"body of {size // 2**20} MB", one, number, others, **values)
 
 
-def latency(bench: Bench, running: Sequence[Running], *, count: int) -> None:
-    """One request at a time, each target and the provider itself in random order: what is added to the provider's."""
+def latency(bench: Bench, running: Sequence[Running], *, count: int, rounds: int) -> None:
+    """One request at a time, each after one to the provider itself: what is added to that one's time."""
     direct = _direct(bench, running[0].question("small"))
-    took: dict[str, list[float]] = {"": [], **{one.target.name: [] for one in running}}
-    asked = [("", direct), *((one.target.name, one.question("small")) for one in running)]
-    others = [bench.others(one) for one in running]
 
-    async def ask() -> None:
-        lines = [(name, await Line.to(question)) for name, question in asked]
+    async def ask(one: Running) -> tuple[list[float], list[float]]:
+        provider, gateway = await Line.to(direct), await Line.to(one.question("small"))
+        pairs = []
         for _ in range(count):
-            for name, line in random.sample(lines, len(lines)):
-                took[name].append(await line.ask())
-                await asyncio.sleep(0.002)
+            pairs.append((await provider.ask(), await gateway.ask()))
+            await asyncio.sleep(0.002)
+        return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
-    for one in running:
-        hold(one.pid, is_held=False)
-    uvloop.run(ask())
-    for one, other in zip(running, others, strict=True):
-        hold(one.pid, is_held=True)
-        times = took[one.target.name]
-        added = {f"added_p{share}_ms": (_at(times, share) - _at(took[""], share)) * 1000 for share in (50, 99)}
-        bench.note("one at a time", one, 0, other, **added)
+    for number, one in bench.turns(running, rounds):
+        others = bench.others(one)
+        base, took = uvloop.run(ask(one))
+        added = {f"added_p{share}_ms": (_at(took, share) - _at(base, share)) * 1000 for share in (50, 99)}
+        bench.note("one at a time", one, number, others, **added)
 
 
 def streams(bench: Bench, running: Sequence[Running], *, a_second: float, seconds: float, rounds: int) -> None:
